@@ -1,0 +1,5 @@
+"""`python -m studio ARGS` is the command `studio ARGS`."""
+
+from studio.cli import main
+
+main()

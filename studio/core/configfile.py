@@ -1,0 +1,204 @@
+"""run.yaml and its like, read and written.
+
+In: YAML text, dicts, `key=value` overrides. Out: a RunConfig (or ExportConfig), or a ConfigError that names the
+field, what is wrong and the nearest known name. Knows YAML and pydantic's errors; decides nothing about what a run
+does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from studio.core.config import RunConfig
+from studio.core.errors import ConfigError
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `2e-4` as text; people who type learning rates mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_config(data: Mapping[str, Any]) -> RunConfig:
+    """Validate a whole or partial RunConfig; what it leaves out takes its default. Raises ConfigError."""
+    return parse_as(RunConfig, data)
+
+
+def parse_as(kind: type[C], data: Mapping[str, Any]) -> C:
+    """Validate any config. Raises ConfigError for the first thing at fault, with its dotted path."""
+    try:
+        return kind.model_validate(dict(data))
+    except ValidationError as error:
+        raise _first_error(error, kind) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping. Raises ConfigError naming the file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("", f"There is no file {path}.", "Check the path; presets lie in presets/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("", f"{path} can't be read ({error}).", "Give a YAML file in UTF-8.") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> dict[str, Any]:
+    """The mapping in a YAML text; `name` is what an error calls it."""
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it is no YAML"
+        raise ConfigError("", f"{name}{line}: {problem}.", "Mend that line and try again.") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError("", f"{name} holds no settings.", "Write them as `section: {knob: value}`.")
+    return {str(key): value for key, value in data.items()}
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """The RunConfig in a file, with `key=value` overrides laid over it."""
+    return parse_config(override(read_yaml(path), overrides))
+
+
+def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """A copy of `data` with `a.b=value` laid over it; a value is read as YAML, so `null`, `2e-4` and `[a, b]` work."""
+    result = _copy(data)
+    for assignment in assignments:
+        path, sign, text = assignment.partition("=")
+        if not sign or not path.strip():
+            raise ConfigError("", f"--set {assignment} has no value.", "Write it as --set training.learning_rate=1e-4.")
+        *sections, leaf = path.strip().split(".")
+        place = result
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        place[leaf] = _scalar(text, path)
+    return result
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, section by section: how a partial preset meets what is in the form."""
+    result = _copy(base)
+    for key, value in over.items():
+        known = result.get(key)
+        result[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+def config_to_yaml(config: BaseModel) -> str:
+    """The whole config as YAML, in the order of its fields; `parse_config(parse_yaml(...))` gives it back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+
+def changed(config: BaseModel) -> dict[str, Any]:
+    """Dotted path -> value of every knob that differs from its default."""
+
+    def walk(now: Any, default: Any, path: str) -> dict[str, Any]:
+        if isinstance(now, dict) and isinstance(default, dict) and default:
+            found: dict[str, Any] = {}
+            for key, value in now.items():
+                found |= walk(value, default.get(key), f"{path}.{key}" if path else key)
+            return found
+        return {} if now == default else {path: now}
+
+    return walk(config.model_dump(mode="json"), type(config)().model_dump(mode="json"), "")
+
+
+def _scalar(text: str, path: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(path, f"{text!r} is no value.", "Quote it as you would in YAML.") from None
+
+
+def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+
+
+def _first_error(error: ValidationError, kind: type[BaseModel]) -> ConfigError:
+    # An unknown key is what a person most likely mistyped, so it is told before what follows from it.
+    found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")[0]
+    path = [str(part) for part in found["loc"] if not _is_union_tag(part)]
+    if found["type"] == "extra_forbidden":
+        return _unknown_key(path, kind)
+    value = found.get("input")
+    shown = "" if isinstance(value, (dict, list)) or value is None else f" ({str(value)[:80]!r} was given)"
+    message = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if found["type"] == "value_error":
+        field, _, message = message.rpartition(": ")
+        return ConfigError(field or ".".join(path), f"{message}.", "Change it and try again.")
+    if found["type"] in _PLAIN:
+        message = _PLAIN[found["type"]]
+    return ConfigError(".".join(path), f"{message}{shown}.", "Change it and try again.")
+
+
+# Where pydantic's own words speak of types that a person never sees.
+_PLAIN = {
+    "model_type": "should be a section of knobs",
+    "model_attributes_type": "should be a section of knobs",
+    "dict_type": "should be a mapping, `expected: yours`",
+    "string_pattern_mismatch": "should be auto, cpu, mps, cuda, cuda:N, xpu or xpu:N",
+    "string_type": "should be text",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+}
+
+
+def _is_union_tag(part: int | str) -> bool:
+    """Pydantic names the tried branch of a union in an error's place; people never wrote it."""
+    return isinstance(part, str) and (part in {"LoraAdapter", "str", "bool", "list[str]"} or "[" in part)
+
+
+def _unknown_key(path: list[str], kind: type[BaseModel]) -> ConfigError:
+    *sections, key = path
+    section: Any = kind
+    for name in sections:
+        section = _section_of(section, name)
+    known = list(section.model_fields) if section is not None else []
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        hint = f"Did you mean {'.'.join([*sections, near[0]])}?"
+    else:
+        elsewhere = _find_leaf(kind, key)
+        hint = f"Did you mean {elsewhere}?" if elsewhere else f"Known here: {', '.join(known)}."
+    return ConfigError(".".join(path), "there is no such knob.", hint)
+
+
+def _section_of(section: Any, name: str) -> Any:
+    field = section.model_fields.get(name) if section is not None else None
+    if field is None:
+        return None
+    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _find_leaf(kind: type[BaseModel], key: str) -> str | None:
+    leaves = {}
+    for name in kind.model_fields:
+        inner = _section_of(kind, name)
+        for leaf in inner.model_fields if inner else ():
+            leaves[leaf] = f"{name}.{leaf}"
+    near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.6)
+    return leaves[near[0]] if near else None

@@ -1,0 +1,26 @@
+"""What every tab is built with.
+
+In: the workspace's parts, made once by the server. Out: a `Studio`, handed to each tab's `build_tab`. Holds nothing
+that belongs to one viewer: that lives in the page and the workspace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studio.workspace.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class Studio:
+    """`supervisor` acts on runs and reads them (`.runs`), `home` is where state is kept.
+
+    `handoff[tab]` is the component through which the page's scripts give a run's id to a tab ("Repeat with a change",
+    "Chat", "Export"): listen with `studio.handoff["chat"].submit(function, studio.handoff["chat"], outputs)`.
+    """
+
+    supervisor: Supervisor
+    home: Path
+    handoff: dict[str, Any] = field(default_factory=dict)

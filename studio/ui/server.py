@@ -1,0 +1,180 @@
+"""The studio's server: the guard, our JSON interface, and Gradio mounted behind them.
+
+In: host, port, token. Out: a running server, its address printed, the browser opened. Ending it ends the window alone:
+workers have sessions of their own, and the next start finds them by their folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import uvicorn
+
+from studio.core.errors import ConfigError, StudioError
+from studio.ui.port import OwnServer, fingerprint, open_port
+from studio.ui.text import say
+
+if TYPE_CHECKING:
+    import socket
+
+    from fastapi import FastAPI
+
+    from studio.ui.context import Studio
+
+LEAST_TOKEN = 12  # characters
+_STANDBY_AFTER = 6.0  # seconds from the start, if no page has asked for anything by then
+_LARGEST_UPLOAD = "8gb"
+
+
+def create_app(studio: Studio, *, bound: str = "127.0.0.1", port: int = 7860, token: str | None = None) -> FastAPI:
+    """The whole application; a test may talk to it without a server."""
+    from fastapi import FastAPI
+
+    from studio.ui import api
+    from studio.ui.build import build
+    from studio.ui.gate import TokenGate
+    from studio.ui.gradio_import import gr
+    from studio.ui.guard import Guard
+    from studio.ui.page import Assets, Page
+    from studio.ui.theme import theme
+    from studio.workspace.home import bundled
+
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(studio.home / "uploads"))  # not the /tmp of all users
+    assets = Assets(bundled("assets"))
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(StudioError, api.studio_error)
+    app.include_router(api.router(studio))
+    app.add_api_route("/studio/{version}/{name:path}", assets, methods=["GET"])
+    app.add_middleware(Page, assets=assets)
+    app.add_middleware(Guard, bound=bound, gate=TokenGate(token) if token else None)
+    gr.mount_gradio_app(
+        app,
+        build(studio),
+        path="/",
+        server_name=bound,
+        server_port=port,
+        theme=theme(),
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size=_LARGEST_UPLOAD,
+    )
+    return app
+
+
+def serve(host: str = "127.0.0.1", port: int = 7860, open_browser: bool = True, token: str | None = None) -> None:
+    """Serve the studio until Ctrl-C, SIGTERM or the terminal's end; then return within five seconds.
+
+    Raises ConfigError for a host that others can reach without a token, StudioError where it can't listen.
+    """
+    from studio.ui.guard import is_loopback
+    from studio.workspace.home import home
+
+    _check_reach(is_loopback(host), host, token)
+    own = fingerprint(home())
+    try:
+        listener = open_port(host, port, own)
+    except OwnServer as other:
+        url = _url(host, other.port, None)
+        _tell(say("server.already", url=url))
+        if open_browser:
+            webbrowser.open(url)
+        return
+    bound = int(listener.getsockname()[1])
+    if port and bound != port:
+        _tell(say("server.taken", taken=port, port=bound))
+    with contextlib.closing(listener), contextlib.suppress(KeyboardInterrupt):
+        _run(listener, host, bound, open_browser, token)
+
+
+def _check_reach(alone: bool, host: str, token: str | None) -> None:
+    if token is not None and len(token) < LEAST_TOKEN:
+        raise ConfigError("token", f"It has {len(token)} characters.", f"Give a secret of at least {LEAST_TOKEN}.")
+    if not alone and token is None:
+        raise ConfigError(
+            "host",
+            f"On {host} other machines could reach the studio, so it doesn't start without a token.",
+            "Add --token with a secret of your own, or leave --host out.",
+        )
+
+
+def _run(listener: socket.socket, host: str, port: int, open_browser: bool, token: str | None) -> None:
+    from studio.ui.context import Studio
+    from studio.workspace.home import home
+    from studio.workspace.supervisor import Supervisor
+
+    supervisor = Supervisor(standby=True)
+    try:
+        app = create_app(Studio(supervisor, home()), bound=host, port=port, token=token)
+
+        def ready() -> None:
+            _tell(say("server.at", url=_url(host, port, None)))
+            if token:
+                _tell(say("server.token"))
+            _tell(say("server.stop_how"))
+            threading.Thread(target=supervisor.adopt, name="adopt", daemon=True).start()
+            # The standby's imports would compete with the page that is just being opened.
+            standby = threading.Timer(_STANDBY_AFTER, supervisor.launcher.prepare)
+            standby.daemon = True
+            standby.start()
+            if open_browser:
+                threading.Thread(target=webbrowser.open, args=(_url(host, port, token),), daemon=True).start()
+
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,  # it would write the token, which comes in an address
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,  # a page that is open holds a stream for as long as it lives
+        )
+        _Server(config, ready).run(sockets=[listener])
+    finally:
+        training = any(run.live for run in supervisor.runs.list(most=5))
+        supervisor.close()
+        _tell(say("server.ended_running" if training else "server.ended"))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, saying when it answers, and ending alike however it is told to."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own would raise the signal again at the end, before the supervisor is closed."""
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+        before = {name: signal.signal(getattr(signal, name), self.handle_exit) for name in names}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(getattr(signal, name), handler)
+
+
+def _url(host: str, port: int, token: str | None) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = f"[{shown}]" if ":" in shown else shown
+    return f"http://{shown}:{port}/" + (f"?token={quote(token)}" if token else "")
+
+
+def _tell(sentence: str) -> None:
+    sys.stdout.write(sentence + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,59 @@
+"""`python -m studio.worker JOB_FOLDER | --standby | --serve`.
+
+JOB_FOLDER does that job and ends. --serve answers requests on the pipe until it closes. --standby imports everything,
+then waits for one line on stdin that says which of the two to become: {"job": folder} or {"serve": true}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code: 0 when the job ended as it should or was somebody else's, 1 when it failed."""
+    if arguments == ["--serve"]:
+        return _serve()
+    if arguments == ["--standby"]:
+        return _stand_by()
+    if len(arguments) == 1 and Path(arguments[0]).is_dir():
+        return _job(Path(arguments[0]))
+    sys.stderr.write("usage: python -m studio.worker JOB_FOLDER | --standby | --serve\n")
+    return 2
+
+
+def _stand_by() -> int:
+    from studio.worker.preload import preload
+
+    preload()
+    line = sys.stdin.readline()
+    if not line.strip():
+        return 0  # the studio has gone
+    task = json.loads(line)
+    if task.get("serve"):
+        return _serve()
+    folder = Path(task["job"])
+    # From here on the job's own log takes what is printed: the pipes belong to a studio that may die.
+    with (folder / "worker.log").open("ab") as log, Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    return _job(folder)
+
+
+def _job(folder: Path) -> int:
+    from studio.worker.job import run_job
+
+    return run_job(folder)
+
+
+def _serve() -> int:
+    from studio.worker.serve import serve
+
+    return serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

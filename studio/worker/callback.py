@@ -1,0 +1,97 @@
+"""The one thing that stands between a trainer and the world: it writes events and obeys the stop file.
+
+In: the Trainer's callbacks. Out: Metrics and CheckpointSaved events; a stop that saves first. Works with every
+trainer of TRL; how the loss is made isn't known here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from studio.core.errors import RunError
+from studio.core.events import Metrics
+from studio.worker import checkpoints
+from studio.worker.job import Job
+
+# Trainer's names for what we show under other names, or not at all.
+_LEFT_OUT = {"epoch", "total_flos", "train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+
+
+class StudioCallback(TrainerCallback):  # type: ignore[misc]
+    """`keep`: complete checkpoints to keep. `tokens` returns how many tokens were trained on so far."""
+
+    def __init__(self, job: Job, keep: int, tokens: Any) -> None:
+        self.job = job
+        self.keep = keep
+        self.tokens = tokens
+        self.stopped = False
+        self._began = time.monotonic()
+        self._busy = 0.0
+        self._step_began = 0.0
+        self._mark = (0, 0.0)
+
+    def elapsed(self) -> float:
+        """Seconds of work so far, over all attempts."""
+        return self.job.before.elapsed + time.monotonic() - self._began
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._mark = (self.tokens(), 0.0)
+        self.job.stage("train", "Training", unit="steps")
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._busy += time.monotonic() - self._step_began
+        if self.job.stop_asked() and state.global_step < state.max_steps:
+            self.stopped = True
+            control.should_training_stop = True
+            control.should_save = True
+            control.should_evaluate = False
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        values = {k: float(v) for k, v in (logs or {}).items() if k not in _LEFT_OUT and _is_number(v)}
+        values = {k: v for k, v in values.items() if not k.startswith("eval_") or k == "eval_loss"}
+        if not values:
+            return
+        if "loss" in values:
+            tokens, busy = self._mark
+            if self._busy > busy:
+                values["tokens_per_second"] = (self.tokens() - tokens) / (self._busy - busy)
+            self._mark = (self.tokens(), self._busy)
+        self.job.metrics(
+            Metrics(state.global_step, state.max_steps, round(state.epoch or 0.0, 4), round(self.elapsed(), 3), values)
+        )
+        if not all(math.isfinite(values.get(name, 0.0)) for name in ("loss", "grad_norm")):
+            raise RunError(
+                f"The loss or its gradient stopped being a number at step {state.global_step}.",
+                "Lower the learning rate, or use float32 (model.dtype); the last good checkpoint is kept.",
+            )
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.job.stage("train", "Training", unit="steps")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = self.job.folder.checkpoints / f"checkpoint-{state.global_step}"
+        checkpoints.publish(folder)
+        self.job.checkpoint(state.global_step, folder.relative_to(self.job.folder.path).as_posix())
+        checkpoints.rotate(self.job.folder.checkpoints, self.keep)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,110 @@
+"""Which device trains, in which number format, with what `auto` stands for on it.
+
+In: the config's wishes. Out: a Setup, every `auto` resolved. The only place that asks what the hardware is. Values
+come from measurement; docs/LOG.md has the table.
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from studio.core.config import RunConfig
+from studio.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the run uses.
+
+    `weights` is the base's dtype; `autocast` the one matrix products run in, None for the weights' own.
+    """
+
+    device: torch.device
+    weights: torch.dtype
+    autocast: torch.dtype | None
+    attention: str
+    gradient_checkpointing: bool
+    sampling: str
+
+    @property
+    def on_cpu(self) -> bool:
+        return bool(self.device.type == "cpu")
+
+
+def choose_device(wish: str) -> torch.device:
+    """The device for `hardware.device`. Raises ConfigError where there is no such device here."""
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if wish == "auto":
+        return here if here is not None else torch.device("cpu")
+    device = torch.device(wish)
+    if device.type == "cpu":
+        return device
+    if here is None or here.type != device.type or (device.index or 0) >= torch.accelerator.device_count():
+        found = f"{here.type} ({torch.accelerator.device_count()})" if here else "only the processor"
+        raise ConfigError("hardware.device", f"there is no {wish} here; found: {found}.", "Use auto.")
+    return device
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; where it doesn't, bf16 trains about three times slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "xpu":
+        return True
+    if device.type == "cpu":
+        return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+    return False  # mps: only from the M2 on, and torch can't tell which it is
+
+
+def _cpu_flags() -> set[str]:
+    if platform.system() != "Linux":
+        return set()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    for line in text.splitlines():
+        name, _, values = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # x86, Arm
+            return set(values.split())
+    return set()
+
+
+def resolve(config: RunConfig) -> Setup:
+    """Every `auto` of a config, resolved for this machine. Raises ConfigError."""
+    device = choose_device(config.hardware.device)
+    weights, autocast = _precision(config, device)
+    checkpointing = config.training.gradient_checkpointing
+    sampling = config.training.train_sampling_strategy
+    attention = config.model.attn_implementation
+    if attention.startswith("flash_attention") and device.type == "cpu":
+        raise ConfigError("model.attn_implementation", f"{attention} needs a graphics card.", "Use auto.")
+    return Setup(
+        device=device,
+        weights=weights,
+        autocast=autocast,
+        attention="sdpa" if attention == "auto" else attention,
+        gradient_checkpointing=device.type != "cpu" if checkpointing == "auto" else bool(checkpointing),
+        sampling=("random" if config.training.packing else "group_by_length") if sampling == "auto" else sampling,
+    )
+
+
+def _precision(config: RunConfig, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
+    wish: str = config.model.dtype
+    if wish == "auto":
+        # float16 halves the memory of cards before Ampere; processors and M1 Macs compute float32 best.
+        without = "float16" if device.type == "cuda" else "float32"
+        wish = "bfloat16" if computes_bf16(device) else without
+        if config.adapter is None and device.type != "cpu" and wish != "float32":
+            # Full fine-tuning updates are smaller than 16 bits resolve: float32 weights, 16-bit products.
+            return torch.float32, getattr(torch, wish)
+    if wish == "float16" and device.type == "cpu":
+        raise ConfigError("model.dtype", "processors can't train in float16.", "Use auto or float32.")
+    weights = getattr(torch, wish)
+    if wish == "float32":
+        return weights, None
+    return (torch.float32 if wish == "float16" and config.adapter is None else weights), weights

@@ -1,0 +1,154 @@
+"""Models and tokenizers, fetched where need be and loaded right.
+
+In: a ModelInput, a Setup. Out: transformers objects. Only safetensors are opened and no code that comes with a model
+is run. How the model is then trained isn't known here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studio.core.config import ModelSection
+from studio.core.errors import ModelError
+from studio.core.inputs import ModelInput
+from studio.worker.device import Setup
+
+Report = Callable[[str, "int | None", "int | None"], None]
+
+# What a causal language model needs; pickled weights and modelling code are never downloaded.
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]
+
+
+def fetch(model: ModelInput, report: Report) -> Path:
+    """The model's folder on this machine, downloaded first if it isn't here. Raises ModelError."""
+    if model.kind == "starter":
+        from studio.worker.starter import fetch_starter
+
+        return fetch_starter(Path(os.environ["STUDIO_HOME"]) / "models", report)
+    if model.kind == "hub":
+        return _fetch_from_hub(model, report)
+    folder = Path(model.path or "")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"The model folder {folder} is gone.", "Put it back, or choose another model.")
+    return folder
+
+
+def _fetch_from_hub(model: ModelInput, report: Report) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    report(f"Downloading {model.name}", None, None)
+    try:
+        folder = snapshot_download(
+            model.name, revision=model.revision, allow_patterns=HUB_FILES, tqdm_class=_progress_bar(model.name, report)
+        )
+    except GatedRepoError:
+        raise ModelError(
+            f"{model.name} asks you to accept its licence first.",
+            "Open its page on the Hugging Face hub, accept, and set a token with `hf auth login`.",
+        ) from None
+    except RevisionNotFoundError:
+        raise ModelError(f"{model.name} has no revision {model.revision!r}.", "Check model.revision.") from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            f"The Hugging Face hub has no model {model.name!r}, or it is private.",
+            "Check the spelling; for a private model set a token with `hf auth login`.",
+        ) from None
+    except LocalEntryNotFoundError:
+        raise ModelError(
+            f"{model.name} isn't on this machine and the Hugging Face hub can't be reached.",
+            "Connect to the internet, or choose a model that is here.",
+        ) from None
+    except HfHubHTTPError as error:
+        raise ModelError(f"The Hugging Face hub refused {model.name} ({error}).", "Try again later.") from None
+    path = Path(folder)
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(f"{model.name} has no safetensors weights.", "Choose a model that has them.")
+    return path
+
+
+def _progress_bar(name: str, report: Report) -> type:
+    """A tqdm class that reports bytes instead of drawing."""
+    from tqdm.auto import tqdm
+
+    class Reporting(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["file"] = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the bar
+            kwargs["disable"] = False
+            super().__init__(*args, **kwargs)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = super().update(n)
+            if self.unit == "B":
+                report(f"Downloading {name}", int(self.n), int(self.total) if self.total else None)
+            return shown
+
+    return Reporting
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a model's folder. Raises ModelError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ModelError(f"The tokenizer in {folder} can't be loaded ({_short(error)}).", _REPAIR) from None
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"The tokenizer in {folder} is a slow one, which can't tell where in the text a token stands.",
+            "Choose a model that comes with tokenizer.json.",
+        )
+    return tokenizer
+
+
+def load_model(folder: Path, section: ModelSection, setup: Setup) -> Any:
+    """The causal language model in a folder, on its device, in the setup's dtype or quantized. Raises ModelError."""
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {
+        "dtype": setup.weights,
+        "attn_implementation": setup.attention,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "device_map": {"": setup.device},
+    }
+    if section.quantization != "none":
+        options["quantization_config"] = quantization(section, setup)
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(folder), **options)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ModelError(f"The model in {folder} can't be loaded ({_short(error)}).", _REPAIR) from error
+
+
+def quantization(section: ModelSection, setup: Setup) -> Any:
+    """bitsandbytes' config for `model.quantization`; products are computed in the setup's dtype."""
+    from transformers import BitsAndBytesConfig
+
+    if section.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=section.quantization,
+        bnb_4bit_use_double_quant=section.double_quant,
+        bnb_4bit_compute_dtype=setup.autocast or setup.weights,
+        bnb_4bit_quant_storage=torch.uint8,
+    )
+
+
+_REPAIR = "Check that the folder is whole, or fetch the model again."
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

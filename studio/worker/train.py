@@ -1,0 +1,163 @@
+"""A training run, from top to bottom: load -> data -> trainer -> train -> save -> say how it went.
+
+In: a Job whose folder holds run.yaml and inputs.json. Out: adapter/ or model/, checkpoints, events. Each step's how
+is in the module that it calls.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.trainer_callback import PrinterCallback
+
+from studio.core.config import RunConfig
+from studio.core.configfile import parse_config, read_yaml
+from studio.core.inputs import Inputs
+from studio.worker import checkpoints
+from studio.worker.callback import StudioCallback
+from studio.worker.data import Prepared, check_same_data, prepare
+from studio.worker.device import Setup, resolve
+from studio.worker.encode import Encoder
+from studio.worker.job import Job, peak_rss
+from studio.worker.manner import manner_shares
+from studio.worker.models import fetch, load_model, load_tokenizer
+from studio.worker.trainers import build_trainer
+
+
+def train(job: Job) -> None:
+    """Do the run. Raises StudioError, Stopped; whatever else it raises is explained by `job.explain`."""
+    config = parse_config(read_yaml(job.folder.run_config))
+    inputs = Inputs.read(job.folder.inputs)
+    resume = checkpoints.newest(job.folder.checkpoints)
+    job.starting(checkpoints.step_of(resume) if resume else 0)
+    if resume:
+        job.note("info", f"Going on from the checkpoint of step {checkpoints.step_of(resume)}.")
+
+    setup = resolve(config)
+    transformers.set_seed(config.training.seed)
+    folder = fetch(inputs.model, lambda text, done, total: job.stage("fetch", text, done, total, "bytes"))
+    job.check_stop()
+
+    data, tokenizer = _load_data(job, config, inputs, folder)
+    job.check_stop()
+    job.stage("model", "Loading the model")
+    model = load_model(folder, config.model, setup)
+    job.check_stop()
+
+    job.stage("trainer", "Preparing the trainer")
+    trainer = build_trainer(config, setup, model, tokenizer, data, job.folder.checkpoints)
+    callback = StudioCallback(job, config.training.save_total_limit, lambda: trainer.tokens_seen)
+    trainer.remove_callback(PrinterCallback)  # its prints would fill the log with what the events say
+    trainer.add_callback(callback)
+    _describe(job, setup, trainer)
+
+    began = time.monotonic()
+    outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    seconds = time.monotonic() - began
+    if callback.stopped:
+        step = trainer.state.global_step
+        job.end("stopped", f"Stopped at step {step} of {trainer.state.max_steps}; a checkpoint was saved.", _RESUME)
+        return
+    job.stage("save", "Saving what was learnt")
+    output = _save(job, config, trainer, tokenizer)
+    result = _result(output, outcome, trainer, seconds, setup)
+    result |= _check_manner(job, inputs, trainer, tokenizer)
+    job.end("finished", result=result)
+
+
+_RESUME = "Resume goes on from there."
+
+
+def _load_data(job: Job, config: RunConfig, inputs: Inputs, folder: Path) -> tuple[Prepared, Any]:
+    job.stage("data", "Reading the dataset")
+    tokenizer = load_tokenizer(folder)
+    knobs = config.training
+
+    def progress(rows: int) -> None:
+        if rows % 100 == 0:
+            job.check_stop()
+            job.stage("data", "Reading the dataset", rows, unit="rows")
+
+    data = prepare(
+        config.dataset,
+        inputs.dataset,
+        Encoder(tokenizer, config.dataset.train_on),
+        max_length=knobs.max_length,
+        seed=knobs.seed,
+        progress=progress,
+    )
+    check_same_data(job.folder.path, data.report)
+    for text in data.report.notes(knobs.max_length):
+        job.note("warning", text)
+    return data, tokenizer
+
+
+def _describe(job: Job, setup: Setup, trainer: Any) -> None:
+    """What `auto` came to, where a person can find it."""
+    parameters = list(trainer.model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    dtype = str(setup.weights).removeprefix("torch.")
+    autocast = f", products in {str(setup.autocast).removeprefix('torch.')}" if setup.autocast else ""
+    job.note(
+        "info",
+        f"Training {trained:,} of {sum(p.numel() for p in parameters):,} parameters on {setup.device}, weights in "
+        f"{dtype}{autocast}, attention {setup.attention}, gradient checkpointing "
+        f"{'on' if setup.gradient_checkpointing else 'off'}, rows {setup.sampling.replace('_', ' ')}.",
+    )
+
+
+def _save(job: Job, config: RunConfig, trainer: Any, tokenizer: Any) -> Path:
+    """The adapter as PEFT saves it, or the whole model; whole on the disk before it gets its name."""
+    target = job.folder.adapter if config.adapter else job.folder.model
+    staging = target.with_name(f".{target.name}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    trainer.model.save_pretrained(str(staging))
+    tokenizer.save_pretrained(str(staging))
+    for path in staging.glob("*.safetensors"):
+        checkpoints.check_header(path)
+    shutil.rmtree(target, ignore_errors=True)
+    checkpoints.publish_folder(staging, target)
+    return target
+
+
+def _result(output: Path, outcome: Any, trainer: Any, seconds: float, setup: Setup) -> dict[str, Any]:
+    result = {
+        "output": str(output),
+        "steps": trainer.state.global_step,
+        "train_loss": outcome.training_loss,
+        "seconds": round(seconds, 2),
+        "tokens": trainer.tokens_seen,
+        "peak_rss": peak_rss(),
+    }
+    if setup.device.type == "cuda":
+        result["peak_allocated"] = torch.cuda.max_memory_allocated()
+        result["peak_reserved"] = torch.cuda.max_memory_reserved()
+    return result
+
+
+def _check_manner(job: Job, inputs: Inputs, trainer: Any, tokenizer: Any) -> dict[str, Any]:
+    """For a dataset that says how taught answers look: how many held-out prompts get one, with and without the adapter.
+
+    The run has ended well before this; whatever goes wrong here is told and changes nothing.
+    """
+    if not (inputs.dataset.manner and inputs.dataset.heldout) or job.stop_asked():
+        return {}
+    job.stage("evaluate", "Asking held-out questions")
+    try:
+        shares = manner_shares(trainer.model, tokenizer, Path(inputs.dataset.heldout), inputs.dataset.manner)
+        folder = job.folder.path / "evaluation"
+        folder.mkdir(exist_ok=True)
+        text = json.dumps(shares, ensure_ascii=False, indent=1)
+        (folder / "manner.json").write_text(text, encoding="utf-8")
+    except Exception as error:  # noqa: BLE001 - see above
+        sys.stderr.write(f"the held-out questions couldn't be asked: {error!r}\n")
+        job.note("warning", f"The held-out questions couldn't be asked ({type(error).__name__}).")
+        return {}
+    return {"manner": {name: value for name, value in shares.items() if name != "answers"}}

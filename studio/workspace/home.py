@@ -1,0 +1,77 @@
+"""Where state is kept: one function decides, everything else asks it.
+
+In: the environment variable STUDIO_HOME. Out: folders. Also finds what is shipped with the studio, and turns any name
+into one that is safe as a folder's on every system.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from studio.core.errors import StudioError
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))}
+
+
+def home() -> Path:
+    """The studio's folder: $STUDIO_HOME, else ~/.studio. Made if it isn't there."""
+    place = Path(os.environ.get("STUDIO_HOME") or Path.home() / ".studio").expanduser().absolute()
+    return _made(place)
+
+
+def runs_dir() -> Path:
+    return _made(home() / "runs")
+
+
+def exports_dir() -> Path:
+    return _made(home() / "exports")
+
+
+def models_dir() -> Path:
+    return _made(home() / "models")
+
+
+def datasets_dir() -> Path:
+    return _made(home() / "datasets")
+
+
+def presets_dir() -> Path:
+    return _made(home() / "presets")
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudioError(
+            f"The folder {folder} can't be made ({error.strerror}).",
+            "Free some space or give another folder in the environment variable STUDIO_HOME.",
+        ) from None
+    return folder
+
+
+def bundled(name: str) -> Path:
+    """The folder `assets` or `presets` that comes with the studio: beside the package in a checkout, inside it in a
+    wheel.
+    """
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / name
+    return checkout if checkout.is_dir() else package / "_bundled" / name
+
+
+def slug(text: str, fallback: str = "untitled") -> str:
+    """A folder name for any text: lower-case ASCII letters, digits and hyphens, at most 48 of them.
+
+    The text itself is kept elsewhere as a label; two texts may share a slug.
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-")
+    return f"{words}-1" if words in _RESERVED else words or fallback
+
+
+def is_slug(text: str) -> bool:
+    """Whether a text can be nothing but the name of a folder: no separators, no dots in front, nothing odd."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text)) and ".." not in text

@@ -1,0 +1,306 @@
+"""Starts jobs, stops them, finds them again: the only one in the workspace who acts on processes.
+
+In: a RunConfig and clicks. Out: job folders, and one watcher thread a live job. A run's truth is its folder, so any
+number of supervisors (the window's, a command's, a restarted one) may look after the same runs: a lock decides who
+starts what, and the worker's exclusive process.json that it happens once. What training is, isn't known here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from studio.core.config import ExportConfig, RunConfig
+from studio.core.configfile import config_to_yaml
+from studio.core.errors import ConfigError, RunError, StudioError, TargetError
+from studio.core.inputs import Inputs
+from studio.core.job import JobFolder, create_text, read_json, write_text
+from studio.workspace import processes
+from studio.workspace.datasets import check_start, resolve_dataset
+from studio.workspace.home import exports_dir, home, slug
+from studio.workspace.launcher import Launcher
+from studio.workspace.models import resolve_model
+from studio.workspace.runs import ExportJob, Run, Runs, read_export
+
+_POLL = 0.2  # seconds between a watcher's looks
+_BIRTH = 20.0  # seconds a fresh worker has to make its process.json
+
+
+def prepare_inputs(config: RunConfig, label: str = "") -> Inputs:
+    """What the config's names mean here and now.
+
+    Raises ConfigError for a model, dataset or first rows that won't do.
+    """
+    model = resolve_model(config.model.name_or_path, config.model.revision)
+    dataset = resolve_dataset(config.dataset.path)
+    layout = config.dataset.format if config.dataset.format != "auto" else dataset.format
+    try:
+        check_start(Path(dataset.path), layout, config.dataset.columns or dataset.columns)
+    except StudioError as error:
+        raise ConfigError("dataset.path", error.message, error.hint) from None
+    return Inputs(label, model, dataset)
+
+
+class Supervisor:
+    """See the module. `grace`: seconds a worker has to obey a stop before its process group is ended."""
+
+    def __init__(self, *, standby: bool = False, grace: float = 90.0) -> None:
+        self.runs = Runs()
+        self.launcher = Launcher(standby)
+        self.grace = grace
+        self._queue_lock = home() / "queue.lock"
+        self._watchers: dict[Path, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def submit(self, config: RunConfig, label: str = "") -> str:
+        """Queue a run; it starts at once if nothing else is training. Returns its id. Raises ConfigError."""
+        inputs = prepare_inputs(config, label)
+        stem = slug(label) if label else f"{slug(Path(config.model.name_or_path).name)}-{config.method.name}"
+        name = f"{datetime.now():%Y%m%d-%H%M}-{stem}"
+        label = label or f"{Path(config.model.name_or_path).name} {config.method.name}"
+        files = {
+            "run.yaml": config_to_yaml(config),
+            "inputs.json": Inputs(label, inputs.model, inputs.dataset).to_json(),
+        }
+        folder = _publish(self.runs.folder, name, files)
+        self._watch(folder)
+        return folder.id
+
+    def stop(self, run_id: str) -> None:
+        """Ask a run to save a checkpoint and end. Raises RunError if it has ended already."""
+        run = self.runs.get(run_id)
+        if not run.live:
+            raise RunError(f"The run {run_id} isn't running; it is {run.state.status}.")
+        run.folder.stop.touch()
+        self._watch(run.folder)
+
+    def resume(self, run_id: str) -> None:
+        """Let a run that was stopped, interrupted or failed go on from its last complete checkpoint."""
+        run = self.runs.get(run_id)
+        if run.live:
+            raise RunError(f"The run {run_id} is {run.state.status}.", "Stop it first.")
+        if run.state.status == "finished":
+            raise RunError(
+                f"The run {run_id} has finished.", "Start a new one with more epochs, from this one's settings."
+            )
+        folder = run.folder
+        number = int((read_json(folder.process) or {}).get("attempt", 0))
+        folder.stop.unlink(missing_ok=True)
+        folder.exit.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # two resumes at once: the rename lets one of them through
+            folder.process.rename(folder.path / f"process-{number}.json")
+        self._watch(folder)
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run and all it made. Raises RunError while it is live."""
+        run = self.runs.get(run_id)
+        if run.live:
+            raise RunError(f"The run {run_id} is {run.state.status}.", "Stop it before deleting it.")
+        grave = run.folder.path.with_name(f".deleted-{run_id}")
+        shutil.rmtree(grave, ignore_errors=True)
+        run.folder.path.rename(grave)  # gone for every reader at once; a kill from here on leaves only the grave
+        self.runs.forget(run_id)
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def adopt(self) -> None:
+        """Look after every live run on disk, and clear away what a killed studio left half-deleted."""
+        for left in (
+            *self.runs.folder.glob(".deleted-*"),
+            *exports_dir().glob(".new-*"),
+            *self.runs.folder.glob(".new-*"),
+        ):
+            if time.time() - left.stat().st_mtime > 60:
+                shutil.rmtree(left, ignore_errors=True)
+        for run in self.runs.list():
+            if run.live:
+                self._watch(run.folder)
+
+    # -- exports ------------------------------------------------------------------------------------------------------
+
+    def export(self, config: ExportConfig) -> ExportJob:
+        """Start an export of a run. Raises RunError, TargetError."""
+        run = self.runs.get(config.run)
+        if run.output is None:
+            raise RunError(f"The run {config.run} has nothing to export yet; it is {run.state.status}.")
+        out = check_target(Path(config.out), run)
+        config = config.model_copy(update={"out": str(out)})
+        assert run.inputs is not None, "a run with an output was submitted with its inputs"
+        folder = _publish(
+            exports_dir(),
+            f"{datetime.now():%Y%m%d-%H%M}-{slug(run.label)}-{config.format}",
+            {
+                "export.yaml": config_to_yaml(config),
+                "inputs.json": run.inputs.to_json(),
+                "source.json": json.dumps({"run": str(run.folder.path), "output": str(run.output)}),
+            },
+        )
+        self._watch(folder)
+        return read_export(folder.path)
+
+    def exports(self) -> list[ExportJob]:
+        """Every export, newest first."""
+        found = []
+        for path in sorted(exports_dir().iterdir(), reverse=True):
+            with contextlib.suppress(StudioError):
+                found.append(read_export(path))
+        return found
+
+    def close(self) -> None:
+        """Stop looking; workers go on."""
+        self._closing.set()
+        self.launcher.close()
+        with self._lock:
+            watchers = list(self._watchers.values())
+        for watcher in watchers:
+            watcher.join(timeout=5)
+
+    # -- watching -----------------------------------------------------------------------------------------------------
+
+    def _watch(self, folder: JobFolder) -> None:
+        with self._lock:
+            known = self._watchers.get(folder.path)
+            if known is None or not known.is_alive():
+                thread = threading.Thread(
+                    target=self._look_after, args=(folder,), name=f"watch {folder.id}", daemon=True
+                )
+                self._watchers[folder.path] = thread
+                thread.start()
+
+    def _look_after(self, folder: JobFolder) -> None:
+        """One job from its queueing to the end of its process."""
+        child: subprocess.Popen[bytes] | None = None
+        while not self._closing.is_set() and folder.path.is_dir():
+            if folder.process.exists():
+                break
+            if folder.stop.exists():
+                return  # taken back before it started
+            child = self._start_if_its_turn(folder)
+            if child is not None:
+                break
+            self._closing.wait(_POLL)
+        forced = self._wait_for_end(folder, child)
+        if child is not None and child.poll() is not None:
+            self._note_exit(folder, child.returncode, forced)
+        elif forced:
+            self._note_exit(folder, -9, forced)
+        self.launcher.prepare()
+
+    def _start_if_its_turn(self, folder: JobFolder) -> subprocess.Popen[bytes] | None:
+        with FileLock(self._queue_lock):
+            if folder.process.exists() or not self._its_turn(folder):
+                return None
+            child = self.launcher.job(folder.path)
+            # The lock is held until the worker has signed, or others would take the place for free.
+            deadline = time.monotonic() + _BIRTH
+            while not folder.process.exists() and child.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            return child
+
+    def _its_turn(self, folder: JobFolder) -> bool:
+        """Whether nothing else trains and no older run waits. Exports don't wait: they need no device."""
+        if folder.export_config.exists():
+            return True
+        for run_id in reversed(self.runs.ids()):
+            if run_id == folder.id:
+                continue
+            job = JobFolder(self.runs.folder / run_id)
+            record = read_json(job.process)
+            if record is None:
+                if run_id < folder.id and not job.process.exists() and not job.stop.exists():
+                    return False
+            elif processes.find(record) is not None and self.runs.get(run_id).live:
+                return False
+        return True
+
+    def _wait_for_end(self, folder: JobFolder, child: subprocess.Popen[bytes] | None) -> bool:
+        """Wait until the job's process has ended; True if it had to be ended by force."""
+        forced = False
+        while not self._closing.is_set():
+            process = processes.find(read_json(folder.process))
+            if child.poll() is not None if child is not None else process is None:
+                return forced
+            if process is not None and not forced and self._overdue(folder):
+                forced = True
+                processes.end(process)
+            self._closing.wait(_POLL)
+        return forced
+
+    def _overdue(self, folder: JobFolder) -> bool:
+        """Whether a stop was asked for more than the grace ago, and nothing has been heard from the worker since."""
+        with contextlib.suppress(OSError):
+            asked = folder.stop.stat().st_mtime
+            heard = max((p.stat().st_mtime for p in (folder.events, folder.log) if p.exists()), default=0.0)
+            return time.time() - max(asked, heard) > self.grace
+        return False
+
+    def _note_exit(self, folder: JobFolder, code: int, forced: bool) -> None:
+        with contextlib.suppress(OSError):
+            record = {"code": code, "forced": forced, "time": time.time(), "last_line": _last_line(folder.log)}
+            create_text(folder.exit, json.dumps(record))
+
+
+def check_target(out: Path, run: Run) -> Path:
+    """An export's target, absolute: it must not exist, or be an empty folder, and not lie inside the run.
+
+    Raises TargetError.
+    """
+    target = out.expanduser().absolute()
+    if target.is_symlink():
+        raise TargetError(f"{target} is a link.", "Give a folder that is none.")
+    if target.exists() and not target.is_dir():
+        raise TargetError(f"{target} is a file.", "Give a new folder.")
+    if target.is_dir() and any(target.iterdir()):
+        raise TargetError(f"{target} exists and isn't empty.", "Give a new or an empty folder.")
+    if target.resolve().is_relative_to(run.folder.path.resolve()):
+        raise TargetError(f"{target} lies inside the run.", "Give a folder outside it.")
+    parent = next(p for p in target.parents if p.exists())
+    try:
+        probe = parent / f".studio-probe-{time.monotonic_ns()}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise TargetError(f"{parent} can't be written ({error.strerror}).", "Give another folder.") from None
+    return target
+
+
+def _publish(parent: Path, name: str, files: dict[str, str]) -> JobFolder:
+    """A new job folder with these files, there whole or not at all, under a name nobody else has."""
+    staging = parent / f".new-{name}-{time.monotonic_ns()}"
+    try:
+        staging.mkdir(parents=True)
+        for file, text in files.items():
+            write_text(staging / file, text)
+        for number in range(1, 1000):
+            target = parent / (name if number == 1 else f"{name}-{number}")
+            if target.exists():
+                continue
+            with contextlib.suppress(OSError):  # somebody took the name in between
+                staging.rename(target)
+                return JobFolder(target)
+    except OSError as error:
+        raise StudioError(
+            f"{parent} can't be written ({error.strerror}).",
+            "Free some space or set STUDIO_HOME to another folder.",
+        ) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    raise StudioError(f"There are too many jobs named {name}.", "Choose another name.")
+
+
+def _last_line(log: Path) -> str:
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4000))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+        return next((line[:300] for line in reversed(lines) if line), "")
+    return ""
