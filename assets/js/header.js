@@ -3,17 +3,28 @@
 import { h, put, say } from "./dom.js";
 import { bytes, degrees, integer, percent, roughly } from "./format.js";
 import { onAnswer } from "./live.js";
-import { go, onRoute } from "./route.js";
+import { go, onRoute, route } from "./route.js";
 
 const SUN =
   "M12 4V2m0 20v-2m8-8h2M2 12h2m13.7-5.7 1.4-1.400M4.9 19.100l1.4-1.400m0-11.400L4.9 4.900m14.2 14.2-1.4-1.400M16 12a4 4 0 1 1-8 0 4 4 0 0 1 8 0Z";
 const MOON = "M20 14.500A8 8 0 0 1 9.5 4 8 8 0 1 0 20 14.500Z";
 
 export function start() {
+  startSkip();
   startTabs();
   startMode();
   startLive();
   startDevice();
+}
+
+/** The first thing a keyboard meets: past the header, into what the tab holds. */
+function startSkip() {
+  document.getElementById("studio-skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    const fields = "button, input, select, textarea, a[href], summary, [tabindex='0']";
+    const first = [...document.querySelectorAll(`#tab-${route.tab} :is(${fields})`)].find((field) => field.checkVisibility());
+    first?.focus();
+  });
 }
 
 function startTabs() {
@@ -30,9 +41,9 @@ function startTabs() {
       go(next.dataset.tab);
     });
   });
-  onRoute((route) => {
+  onRoute((now) => {
     for (const tab of tabs) {
-      const chosen = tab.dataset.tab === route.tab;
+      const chosen = tab.dataset.tab === now.tab;
       tab.setAttribute("aria-selected", String(chosen));
       tab.tabIndex = chosen ? 0 : -1;
       if (chosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });

@@ -32,7 +32,8 @@ export function buildSystem() {
 
 class Machine {
   constructor() {
-    this.warning = h("p", { class: "st-note warn", hidden: true });
+    this.problem = h("p", { class: "st-note warn", hidden: true });
+    this.note = h("p", { class: "st-note warn", hidden: true });
     this.gpus = h("div", { class: "cards" });
     this.cpu = new Meter(say("system.cpu"));
     this.ram = new Meter(say("system.ram"));
@@ -44,7 +45,8 @@ class Machine {
     this.element = h(
       "div",
       { class: "system" },
-      this.warning,
+      this.problem,
+      this.note,
       this.gpus,
       h("div", { class: "cards three" }, cards),
       h(
@@ -57,8 +59,8 @@ class Machine {
   }
 
   update(seen) {
-    this.warning.hidden = !seen.problem;
-    put(this.warning, seen.problem);
+    warn(this.problem, seen.problem);
+    warn(this.note, seen.gpus.length ? seen.gpu_note : null);
     this.#cards(seen);
     this.cpu.set(seen.cpu_load === null ? null : seen.cpu_load / 100, percent(seen.cpu_load));
     this.cpu.fill.dataset.state = ""; // as is a card at work, a busy processor is no cause for worry
@@ -83,8 +85,6 @@ class Machine {
     }
     gpus.forEach((gpu, place) => this.cards[place].update(gpu));
     if (this.none) put(this.none.querySelector("p"), [why, say("system.no_gpu.next")].filter(Boolean).join(" "));
-    else if (why) put(this.warning, why);
-    if (!this.none && why) this.warning.hidden = false;
   }
 }
 
@@ -135,7 +135,8 @@ class Card {
       "section",
       { class: "st-card gpu" },
       this.name,
-      h("div", { class: "cards three" }, this.memory.element, this.load.element, this.#figures()),
+      h("div", { class: "cards two" }, this.memory.element, this.load.element),
+      this.#figures(),
       h("h4", {}, say("system.processes")),
       this.table,
       this.none,
@@ -144,7 +145,7 @@ class Card {
 
   #figures() {
     const pairs = [["system.temperature", this.heat], ["system.power", this.power]];
-    return h("dl", { class: "st-facts" }, pairs.flatMap(([key, figure]) => [h("dt", {}, say(key)), figure]));
+    return h("dl", { class: "card-figures" }, pairs.map(([key, figure]) => h("div", {}, h("dt", {}, say(key)), figure)));
   }
 
   update(gpu) {
@@ -164,7 +165,14 @@ class Card {
 }
 
 function of(used, total) {
-  return say("system.of", { used: bytes(used), total: bytes(total) });
+  const [most, unit] = bytes(total).split(" ");
+  const less = bytes(used).replace(` ${unit}`, ""); // "4.1 of 24.0 GB": the unit once
+  return say("system.of", { used: less, total: unit ? `${most} ${unit}` : most });
+}
+
+function warn(element, sentence) {
+  element.hidden = !sentence;
+  put(element, sentence);
 }
 
 function driver(seen) {

@@ -26,11 +26,16 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads `2e-4` as text; people who type learning rates mean a number."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that the loader would take for a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def parse_config(data: Mapping[str, Any]) -> RunConfig:
@@ -80,7 +85,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """A copy of `data` with `a.b=value` laid over it; a value is read as YAML, so `null`, `2e-4` and `[a, b]` work."""
-    result = _copy(data)
+    result = dict(data)
     for assignment in assignments:
         path, sign, text = assignment.partition("=")
         if not sign or not path.strip():
@@ -88,8 +93,8 @@ def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
         *sections, leaf = path.strip().split(".")
         place = result
         for section in sections:
-            if not isinstance(place.get(section), dict):
-                place[section] = {}
+            known = place.get(section)
+            place[section] = dict(known) if isinstance(known, Mapping) else {}
             place = place[section]
         place[leaf] = _scalar(text, path)
     return result
@@ -106,7 +111,12 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_to_yaml(config: BaseModel) -> str:
     """The whole config as YAML, in the order of its fields; `parse_config(parse_yaml(...))` gives it back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    return to_yaml(config.model_dump(mode="json"))
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """Plain values as YAML that `parse_yaml` gives back as they were."""
+    return str(yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
 def changed(config: BaseModel) -> dict[str, Any]:
@@ -126,7 +136,7 @@ def changed(config: BaseModel) -> dict[str, Any]:
 def _scalar(text: str, path: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(path, f"{text!r} is no value.", "Quote it as you would in YAML.") from None
 
 

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,9 @@ class Ended:
 Event: TypeAlias = Stage | Metrics | Note | CheckpointSaved | Ended
 
 _KINDS: dict[str, type[Event]] = {kind.event: kind for kind in (Stage, Metrics, Note, CheckpointSaved, Ended)}
-_FIELDS = {name: {f.name for f in dataclasses.fields(kind)} for name, kind in _KINDS.items()}
+_HINTS = {
+    name: {key: hint for key, hint in get_type_hints(kind).items() if key != "event"} for name, kind in _KINDS.items()
+}
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -101,17 +103,31 @@ def from_line(line: str | bytes) -> Event | None:
     try:
         data = json.loads(line)
         kind = _KINDS[data.pop("event")]
-        known = {key: value for key, value in data.items() if key in _FIELDS[kind.event]}
+        hints = _HINTS[kind.event]
+        known = {key: value for key, value in data.items() if key in hints}
         if kind is Metrics:
             known["values"] = {key: _NUMBERS.get(value, value) for key, value in known["values"].items()}
-        return kind(**known)
+        return kind(**known) if all(_fits(value, hints[key]) for key, value in known.items()) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from a line is what its field holds; readers fold events without looking again."""
+    if hint is float:
+        return isinstance(value, (float, int))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(inner, get_args(hint)[1]) for inner in value.values())
+    return hint is Any or isinstance(value, hint)
 
 
 def _spell(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str):  # half a surrogate pair, which a row's JSON can spell, has no bytes
+        return value if value.isascii() else value.encode(errors="replace").decode()
     if isinstance(value, Mapping):
         return {key: _spell(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -123,7 +123,9 @@ def _alpaca(row: Row) -> Example:
     messages: list[Message] = []
     if isinstance(row.get("system"), str) and str(row["system"]).strip():
         messages.append({"role": "system", "content": str(row["system"])})
-    for pair in row.get("history") or ():
+    history = row.get("history") or []
+    pairs = history if isinstance(history, (list, tuple)) else [None]
+    for pair in pairs:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise RowProblem("history should be a list of [question, answer] pairs")
         messages.append(_message("user", pair[0], len(messages) + 1, {"user": "user"}))

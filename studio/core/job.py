@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,21 +78,25 @@ class JobFolder:
 
 def write_text(path: Path, text: str) -> None:
     """Publish a small file whole: temporary name, fsync, rename. Readers see the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = _temporary(path)
+    try:
+        _write_through(temporary, text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def create_text(path: Path, text: str) -> bool:
     """Make a file that must not exist yet, whole from its first moment; False if someone else was first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary = _temporary(path)
+    try:
+        _write_through(temporary, text)
+        return _link(temporary, path, text)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link(temporary: Path, path: Path, text: str) -> bool:
     try:
         os.link(temporary, path)  # as exclusive as O_EXCL, and never seen half-written
         return True
@@ -99,8 +104,18 @@ def create_text(path: Path, text: str) -> bool:
         return False
     except OSError:  # a file system without hard links (exFAT, some network shares)
         return _create_exclusively(path, text)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that no other process and no other thread of this one uses."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+
+
+def _write_through(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _create_exclusively(path: Path, text: str) -> bool:
@@ -116,7 +131,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a small JSON file; None if it isn't there or is damaged."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from studio.core.errors import DataError
 TEXT_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}
 LONGEST_LINE = 20 * 2**20  # bytes: a longer row is no example but an accident
 LARGEST_ARRAY = 512 * 2**20  # bytes: a json array is parsed whole
+_ESCAPE = re.compile("[\udc80-\udcff]")  # how Python's surrogateescape spells bytes that are no text
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ def _read_array(path: Path) -> Iterator[Line]:
     if path.stat().st_size > LARGEST_ARRAY:
         raise DataError(f"{path.name} is one JSON array of over 512 MB.", "Save it as jsonl: one row a line.")
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path.name}, line {line} is not UTF-8.", "Save it as UTF-8 and try again.", line) from None
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path.name}, line {error.lineno}: {error.msg}.",
@@ -94,29 +99,40 @@ def _read_array(path: Path) -> Iterator[Line]:
         ) from None
     except RecursionError:
         raise DataError(f"{path.name} is nested too deeply to be read.", "Give one flat object a row.") from None
+    except ValueError as error:
+        raise DataError(f"{path.name} can't be read as JSON ({error}).", "Save it as jsonl: one row a line.") from None
     for number, row in enumerate(rows, start=1):
         yield Line(number, row)
 
 
 def _read_table(path: Path, delimiter: str) -> Iterator[Line]:
     csv.field_size_limit(LONGEST_LINE)
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    # What is no UTF-8 comes through as escapes, so that it costs its own row only and each row keeps its line.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
+        start = 1
         try:
-            header = next(reader, [])
+            header = next((fields for fields in reader if fields), [])
+            if _ESCAPE.search("".join(header)):
+                yield Line(start, problem="the header is not UTF-8")
+                return
             while True:
                 start = reader.line_num + 1
                 fields = next(reader, None)
                 if fields is None:
                     return
-                if not fields:
-                    continue
-                if len(fields) != len(header):
-                    yield Line(start, problem=f"{len(fields)} columns where the header names {len(header)}")
-                else:
-                    yield Line(start, dict(zip(header, fields, strict=True)))
-        except (csv.Error, UnicodeDecodeError) as error:
-            yield Line(reader.line_num + 1, problem=f"not readable as a table from here on ({error})")
+                if fields:
+                    yield _table_row(start, header, fields)
+        except csv.Error as error:
+            yield Line(start, problem=f"not readable as a table from here on ({error})")
+
+
+def _table_row(number: int, header: list[str], fields: list[str]) -> Line:
+    if len(fields) != len(header):
+        return Line(number, problem=f"{len(fields)} columns where the header names {len(header)}")
+    if _ESCAPE.search("".join(fields)):
+        return Line(number, problem="the row is not UTF-8")
+    return Line(number, dict(zip(header, fields, strict=True)))
 
 
 def _check_encoding(path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,6 @@ from studio.workspace.hardware import Machine, read_machine, torch_build_problem
 from studio.workspace.home import datasets_dir, exports_dir, models_dir, runs_dir
 
 _MOST_LISTED = 10_000
-_BOOT = uuid.uuid4().hex  # tells a page that the server behind it is another one than before
 
 
 class Nothing(BaseModel):
@@ -68,7 +66,6 @@ def _add_live(api: APIRouter, studio: Studio, runs: RunList) -> None:
         look = runs.look()
         return answer(
             {
-                "boot": _BOOT,
                 "live": _live(look),
                 "queued": look.queued,
                 "device": _device(read_machine(studio.home)),

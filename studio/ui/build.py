@@ -8,17 +8,22 @@ Gradio draws what is filled in and pressed, each tab when it is first opened.
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
-from collections.abc import Callable
 from typing import Any
 
+from studio.ui import chat, data, export, runs, system, train
 from studio.ui.context import Studio
 from studio.ui.gradio_import import gr
 from studio.ui.page import FIRST_TAB, TABS
-from studio.ui.place import place
 from studio.ui.text import say
 
+_BUILDERS = {
+    "data": data.build_tab,
+    "train": train.build_tab,
+    "runs": runs.build_tab,
+    "chat": chat.build_tab,
+    "export": export.build_tab,
+    "system": system.build_tab,
+}
 # Tabs that can be given a run by the page's scripts: "Repeat with a change", "Chat", "Export".
 HANDED_TO = ("train", "chat", "export")
 _REGISTER = "window.studio.register({tab!r}, (run) => {{ props.value = run; trigger('submit'); }});"
@@ -32,7 +37,7 @@ def build(studio: Studio) -> Any:
         with gr.Tabs(selected=FIRST_TAB, elem_id="studio-tabs", overflow_behavior="wrap"):
             for tab in TABS:
                 with gr.Tab(say(f"tab.{tab}"), id=tab, elem_id=f"tab-{tab}"):
-                    _builder(tab)(studio)
+                    _BUILDERS[tab](studio)
     return window
 
 
@@ -40,11 +45,3 @@ def _handoff(tab: str) -> Any:
     return gr.HTML(
         "", elem_id=f"handoff-{tab}", visible="hidden", js_on_load=_REGISTER.format(tab=tab), apply_default_css=False
     )
-
-
-def _builder(tab: str) -> Callable[[Studio], Any]:
-    name = f"studio.ui.{tab}"
-    if importlib.util.find_spec(name) is None:
-        return lambda _studio: place(f"{tab}-view", say("tab.coming"))
-    build_tab: Callable[[Studio], Any] = importlib.import_module(name).build_tab
-    return build_tab

@@ -1,7 +1,7 @@
 """What can be picked on the forms, and what is worth knowing about it before it is picked.
 
-In: the workspace's lists. Out: (label, value) pairs for dropdowns, one short line about a choice, and the few figures a plan is made
-with. Everything here answers at once: what would take reading a large file is left unknown.
+In: the workspace's lists. Out: (label, value) pairs for dropdowns, one short line about a choice, and the few figures
+a plan is made with. Everything here answers at once: what would take reading a large file is left unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from studio.workspace.models import ModelEntry, list_models, resolve_model
 from studio.workspace.presets import list_presets
 
 _FRESH = 3.0  # seconds for which a list of models is good: every look at it walks through folders
-# Bytes up to which the rows of a file are counted here and now: lines by their offsets, tables and arrays by parsing them.
+# Bytes up to which the rows of a file are counted here and now: lines by offsets, tables and arrays by parsing.
 _COUNTED = {".jsonl": 48 * 2**20, ".ndjson": 48 * 2**20, ".json": 8 * 2**20, ".csv": 8 * 2**20, ".tsv": 8 * 2**20}
 
 Pairs = list[tuple[str, str]]

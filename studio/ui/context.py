@@ -10,17 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studio.workspace.chat import Chat
+from studio.workspace.home import home
 from studio.workspace.supervisor import Supervisor
 
 
 @dataclass(frozen=True)
 class Studio:
-    """`supervisor` acts on runs and reads them (`.runs`), `home` is where state is kept.
+    """`supervisor` acts on runs and reads them (`.runs`), `chat` talks to them and shows rows as trained on.
 
     `handoff[tab]` is the component through which the page's scripts give a run's id to a tab ("Repeat with a change",
     "Chat", "Export"): listen with `studio.handoff["chat"].submit(function, studio.handoff["chat"], outputs)`.
     """
 
     supervisor: Supervisor
-    home: Path
+    chat: Chat
     handoff: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        """Where state is kept."""
+        return home()

@@ -1,8 +1,9 @@
 """RunConfig's fields as controls, and controls as a RunConfig.
 
-In: the knobs that core describes. Out: a `Form`: one Gradio control a knob, each with its plain name, its real one, its unit and its help;
-the values to put into them; the config that stands in them, or the ConfigError that core raises. Bounds are core's: no control has any.
-Two things are not knobs one by one: the method, and the adapter, which is a choice of three (QLoRA is LoRA on a quantized model).
+In: the knobs that core describes. Out: a `Form`: one Gradio control a knob, each with its plain name, its real one,
+its unit and its help; the values to put into them; the config that stands in them, or the ConfigError that core
+raises. Bounds are core's: no control has any. Two things are not knobs one by one: the method, and the adapter, which
+is a choice of three (QLoRA is LoRA on a quantized model).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def to_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def laid_over(values: Mapping[str, Any], preset: Mapping[str, Any]) -> RunConfig:
-    """A preset's config: what it doesn't set is as it is by default, but for the model and the dataset that were picked.
+    """A preset's config: what it doesn't set is as by default, but for the model and the dataset that were picked.
 
     So a preset gives the same run whatever was tried before, and still suits one's own data. Raises ConfigError.
     """
@@ -97,9 +98,20 @@ def note(name: str, text: str = "") -> str:
 
 
 def fault(name: str, message: str) -> str:
-    """The same for a control whose value won't do. The message may quote what was typed, which is not to be read as markup."""
-    plain = message.replace("`", "'").replace("*", "∗").replace("](", "] (").replace("__", "_\u200b_")
-    return note(name, f"{plain[:1].upper()}{plain[1:]}")
+    """The same for a control whose value won't do. What the message quotes of it is not to be read as markup."""
+    told = unmarked(message)
+    return note(name, f"{told[:1].upper()}{told[1:]}")
+
+
+def unmarked(sentence: str) -> str:
+    """A sentence for a control's note, where Gradio reads a little Markdown: what it quotes is left without any."""
+    return sentence.replace("`", "'").replace("*", "∗").replace("](", "] (").replace("__", "_\u200b_")
+
+
+def classes(name: str, *, bad: bool = False) -> list[str]:
+    """A control's CSS classes."""
+    found = ["knob", *(["segments"] if name == ADAPTER else []), *(["wide"] if name in _LONG else [])]
+    return [*found, "bad"] if bad else found
 
 
 @dataclass
@@ -131,13 +143,19 @@ class Form:
                 groups.setdefault(knob.group, []).append(path)
         for group, paths in groups.items():
             shown = group != ADAPTER or values[ADAPTER] != "full"
-            with gr.Accordion(
-                say(f"train.group.{group}"), open=False, visible=shown, elem_id=f"fold-{group}", elem_classes=["fold"]
-            ) as self.folds[group]:
-                with gr.Row(elem_classes=["knobs"]):
-                    for path in paths:
-                        quantized = path not in ONLY_QUANTIZED or values[ADAPTER] == "qlora"
-                        self.add(path, values[path], visible=quantized)
+            with (
+                gr.Accordion(
+                    say(f"train.group.{group}"),
+                    open=False,
+                    visible=shown,
+                    elem_id=f"fold-{group}",
+                    elem_classes=["fold"],
+                ) as self.folds[group],
+                gr.Row(elem_classes=["knobs"]),
+            ):
+                for path in paths:
+                    quantized = path not in ONLY_QUANTIZED or values[ADAPTER] == "qlora"
+                    self.add(path, values[path], visible=quantized)
 
 
 def control(name: str, value: Any, **more: Any) -> Any:
@@ -149,7 +167,7 @@ def control(name: str, value: Any, **more: Any) -> Any:
         "info": note(name),
         "value": value,
         "elem_id": f"knob-{name.replace('.', '-')}",
-        "elem_classes": ["knob"],
+        "elem_classes": classes(name),
         "interactive": True,
         **more,
     }

@@ -31,13 +31,14 @@ class TokenGate:
         self._session = hmac.new(self._token, b"studio session", hashlib.sha256).hexdigest()
         self._mistakes: OrderedDict[str, deque[float]] = OrderedDict()
 
+    # Lax: a link from a mail or a chat may open the studio; what changes something needs our own Origin besides.
     @property
     def cookie(self) -> tuple[bytes, bytes]:
-        return b"set-cookie", f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000".encode()
+        return b"set-cookie", f"{COOKIE}={self._session}; Path=/; HttpOnly; SameSite=Lax; Max-Age=2592000".encode()
 
     @property
     def expired_cookie(self) -> tuple[bytes, bytes]:
-        return b"set-cookie", f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0".encode()
+        return b"set-cookie", f"{COOKIE}=; Path=/; HttpOnly; SameSite=Lax; Max-Age=0".encode()
 
     def check(self, scope: Scope) -> Verdict:
         """The verdict on a request; a wrong token or cookie counts as a mistake of its address."""

@@ -27,7 +27,7 @@ FIRST_TAB = "train"
 _SERVED = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 _STYLES = (
     "vendor/uplot/uplot.css",
-    *(f"css/{name}.css" for name in ("base", "header", "gradio", "slider", "parts", "runs", "charts", "system")),
+    *(f"css/{name}.css" for name in ("base", "header", "gradio", "slider", "parts", "folds")),
 )
 _FONTS = ("fonts/inter-latin.woff2", "fonts/jetbrains-mono-latin.woff2")
 # Before anything is drawn: which of light and dark, so that nothing flashes.
@@ -64,6 +64,9 @@ class Assets:
         for name in sorted(self._files):
             stamp.update(name.encode() + self._files[name].read_bytes())
         self.version = stamp.hexdigest()[:12]
+        # The common ones first, in this order, so that those of the tabs may lean on them.
+        tabs = [name for name in sorted(self._files) if name.startswith("css/") and name not in _STYLES]
+        self.styles = (*_STYLES, *tabs)
 
     async def __call__(self, request: Request) -> Response:
         """GET /studio/<version>/<name>: kept by browsers for good, as another content has another version."""
@@ -94,36 +97,42 @@ class Page:
         async def collect(message: Message) -> None:
             if message["type"] == "http.response.start":
                 start.update(message)
-                return
-            parts.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                await self._answer(start, b"".join(parts), send)
+            elif message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    await self._answer(start, b"".join(parts), send)
+            else:
+                await send(message)
 
         await self._app({**scope, "headers": plain}, receive, collect)
 
     async def _answer(self, start: Message, body: bytes, send: Send) -> None:
-        headers = dict(start["headers"])
-        if start["status"] == 200 and headers.get(b"content-type", b"").startswith(b"text/html"):
+        ours = {b"content-length": b""}
+        if start["status"] == 200 and _content_type(start).startswith(b"text/html"):
             nonce = secrets.token_urlsafe(16)
-            body = dress(body.decode("utf-8"), self._assets.version, nonce).encode("utf-8")
-            headers[b"content-security-policy"] = policy(nonce).encode()
-            headers[b"cache-control"] = b"no-store"
-        headers[b"content-length"] = str(len(body)).encode()
-        await send({**start, "headers": list(headers.items())})
+            body = dress(body.decode("utf-8"), self._assets, nonce).encode("utf-8")
+            ours |= {b"content-security-policy": policy(nonce).encode(), b"cache-control": b"no-store"}
+        ours[b"content-length"] = str(len(body)).encode()
+        theirs = [(name, value) for name, value in start["headers"] if name not in ours]
+        await send({**start, "headers": [*theirs, *ours.items()]})
         await send({"type": "http.response.body", "body": body})
 
 
-def dress(page: str, version: str, nonce: str) -> str:
+def _content_type(start: Message) -> bytes:
+    return next((value for name, value in start["headers"] if name == b"content-type"), b"")
+
+
+def dress(page: str, assets: Assets, nonce: str) -> str:
     """Gradio's HTML with ours in it."""
     page = re.sub(r'<meta\s+(property="og:|name="twitter:)[^>]*>\s*', "", page)
     page = re.sub(r'<link rel="manifest"[^>]*>\s*', "", page)
-    page = page.replace("<head>", "<head>\n" + _head(version), 1)
-    page = re.sub(r"(<body[^>]*>)", lambda match: match[1] + _header(version), page, count=1)
+    page = page.replace("<head>", "<head>\n" + _head(assets), 1)
+    page = re.sub(r"(<body[^>]*>)", lambda match: match[1] + _header(assets.version), page, count=1)
     return re.sub(r"<script(?=[\s>])", f'<script nonce="{nonce}"', page)
 
 
-def _head(version: str) -> str:
-    root = f"studio/{version}"
+def _head(assets: Assets) -> str:
+    root = f"studio/{assets.version}"
     texts = json.dumps(ENGLISH, ensure_ascii=False).replace("<", "\\u003c")
     return "\n".join(
         (
@@ -131,7 +140,7 @@ def _head(version: str) -> str:
             f'<link rel="icon" type="image/svg+xml" href="{root}/icon.svg">',
             *(f'<link rel="preload" as="font" type="font/woff2" crossorigin href="{root}/{name}">' for name in _FONTS),
             f"<style>{tokens_css()}{_font_faces(root)}</style>",
-            *(f'<link rel="stylesheet" href="{root}/{name}">' for name in _STYLES),
+            *(f'<link rel="stylesheet" href="{root}/{name}">' for name in assets.styles),
             f"<script>{_MODE_SCRIPT}</script>",
             f'<script type="application/json" id="studio-texts">{texts}</script>',
             f'<script defer src="{root}/vendor/uplot/uplot.js"></script>',
@@ -161,6 +170,7 @@ def _header(version: str) -> str:
         for tab in TABS
     )
     return f"""
+<a id="studio-skip" href="#studio-tabs">{escape(say("app.skip"))}</a>
 <header id="studio-header">
   <a class="brand" href="./?tab={FIRST_TAB}">
     <img src="studio/{version}/icon.svg" alt="" width="20" height="20"><span>{escape(say("app.name"))}</span>

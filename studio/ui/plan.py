@@ -1,11 +1,12 @@
 """What a run will be, told before it starts: its steps, the command that repeats it, and what is unwise about it.
 
-In: a valid RunConfig and a few facts about what it names. Out: figures, HTML for the card, advice with what would mend it. Reads no files and
-starts nothing; what memory and time it takes isn't known here.
+In: a valid RunConfig and a few facts about what it names. Out: figures, HTML for the card, advice with what would
+mend it. Reads no files and starts nothing; what memory and time it takes isn't known here.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -17,7 +18,8 @@ from typing import Any
 import yaml
 
 from studio.core.config import RunConfig
-from studio.core.configfile import parse_config
+from studio.core.configfile import override, parse_config
+from studio.core.errors import ConfigError
 from studio.ui import shown
 from studio.ui.spelling import number
 from studio.ui.text_forms import say
@@ -27,7 +29,7 @@ _FULL_RATE = 1e-3  # above it, training every weight is known to wreck a model r
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about the things a config names. `rows`: of the dataset; `longest`: tokens the model was made for."""
+    """What is known of the things a config names. `rows`: of the dataset; `longest`: tokens the model was made for."""
 
     rows: int | None = None
     longest: int | None = None
@@ -45,7 +47,7 @@ class Advice:
 
 
 def split(config: RunConfig, rows: int) -> tuple[int, int]:
-    """Rows to learn from, and rows held out, if all `rows` of a file can be used. A share that is asked for is at least one row."""
+    """Rows to learn from, and rows held out, if all `rows` of a file can be used. A share is at least one row."""
 
     def share(part: float, of: int) -> int:
         return min(max(round(part * of), 1), of - 1) if part > 0 and of > 1 else 0
@@ -169,12 +171,19 @@ def _differences(now: Any, before: Any, path: str) -> list[tuple[str, Any]]:
 
 
 def _value(value: Any) -> str:
-    """A value on one line of YAML, as --set reads it."""
+    """A value on one line, written so that --set reads just that."""
     if isinstance(value, float):
         return number(value)
     for style in (None, '"'):
         told = yaml.safe_dump(value, default_flow_style=True, default_style=style, allow_unicode=True, width=10**9)
         told = told.removesuffix("...\n").strip()
-        if "\n" not in told:
-            break
-    return told
+        if "\n" not in told and _read_back(told) == value:
+            return told
+    return json.dumps(value)  # YAML, but for oddities that no config holds
+
+
+def _read_back(told: str) -> Any:
+    try:
+        return override({}, [f"value={told}"])["value"]
+    except ConfigError:
+        return None

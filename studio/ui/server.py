@@ -6,7 +6,9 @@ workers have sessions of their own, and the next start finds them by their folde
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -31,11 +33,21 @@ if TYPE_CHECKING:
 
 LEAST_TOKEN = 12  # characters
 _STANDBY_AFTER = 6.0  # seconds from the start, if no page has asked for anything by then
+_LAST_ANSWERS = 0.3  # seconds
 _LARGEST_UPLOAD = "8gb"
 
 
 def create_app(studio: Studio, *, bound: str = "127.0.0.1", port: int = 7860, token: str | None = None) -> FastAPI:
     """The whole application; a test may talk to it without a server."""
+
+    async def created() -> FastAPI:
+        return _create(studio, bound, port, token)
+
+    # Outside of a running loop Gradio makes one for each lock it needs, and never closes it.
+    return asyncio.run(created())
+
+
+def _create(studio: Studio, bound: str, port: int, token: str | None) -> FastAPI:
     from fastapi import FastAPI
 
     from studio.ui import api
@@ -47,7 +59,6 @@ def create_app(studio: Studio, *, bound: str = "127.0.0.1", port: int = 7860, to
     from studio.ui.theme import theme
     from studio.workspace.home import bundled
 
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(studio.home / "uploads"))  # not the /tmp of all users
     assets = Assets(bundled("assets"))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(StudioError, api.studio_error)
@@ -110,12 +121,17 @@ def _check_reach(alone: bool, host: str, token: str | None) -> None:
 
 def _run(listener: socket.socket, host: str, port: int, open_browser: bool, token: str | None) -> None:
     from studio.ui.context import Studio
+    from studio.workspace.chat import Chat
     from studio.workspace.home import home
     from studio.workspace.supervisor import Supervisor
 
+    # Read while Gradio is imported: what is uploaded lies with the rest, not in a folder of all users.
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(home() / "uploads"))
     supervisor = Supervisor(standby=True)
+    chat = Chat(supervisor.launcher, supervisor.runs)
     try:
-        app = create_app(Studio(supervisor, home()), bound=host, port=port, token=token)
+        app = create_app(Studio(supervisor, chat), bound=host, port=port, token=token)
+        gc.freeze()  # what stands now stays: neither each collection nor the end need look through it
 
         def ready() -> None:
             _tell(say("server.at", url=_url(host, port, None)))
@@ -136,11 +152,12 @@ def _run(listener: socket.socket, host: str, port: int, open_browser: bool, toke
             access_log=False,  # it would write the token, which comes in an address
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=2,  # a page that is open holds a stream for as long as it lives
+            timeout_graceful_shutdown=2,
         )
         _Server(config, ready).run(sockets=[listener])
     finally:
         training = any(run.live for run in supervisor.runs.list(most=5))
+        chat.unload()
         supervisor.close()
         _tell(say("server.ended_running" if training else "server.ended"))
 
@@ -156,6 +173,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Hang up on open pages, which hold a stream each; questions under way have a moment to be answered."""
+        await asyncio.sleep(_LAST_ANSWERS)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.close()
+        await super().shutdown(sockets=sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """Other people's words and numbers, made fit to be looked at.
 
-In: rows of a dataset, a model's answers, names, counts. Out: HTML that holds nothing but the text itself, and short numbers. What a text
-could do to the page or to the reading order of what stands beside it is taken from it: markup is escaped, every piece is an island of its
-own direction, and characters that are not seen are shown by their number.
+In: rows of a dataset, a model's answers, names, counts. Out: HTML that holds nothing but the text itself, and short
+numbers. What a text could do to the page or to the reading order of what stands beside it is taken from it: markup is
+escaped, every piece is an island of its own direction, and characters that are not seen are shown by their number.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import unicodedata
 from collections.abc import Iterable
 from html import escape
 
-# C0 and C1 controls but newline and tab; direction marks, embeddings, overrides and isolates; zero-width space and no-break space, line
-# and paragraph separators, interlinear annotations, tags, private use, surrogates. The joiners of emoji and of Indic scripts stay.
+# C0 and C1 controls but newline and tab; direction marks, embeddings, overrides and isolates; zero-width space and
+# no-break space, line and paragraph separators, interlinear annotations, tags, private use, surrogates. The joiners of
+# emoji and of Indic scripts stay.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
-    "\ue000-\uf8ff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e007f\U000f0000-\U0010ffff]"
 )
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def text(value: str, most: int | None = None) -> str:
-    """A text as HTML: escaped, in an isolate of its own direction, its unseen characters visible. Cut after `most` characters."""
+    """A text as HTML: escaped, in an isolate of its own direction, unseen characters visible, cut after `most`."""
     cut = most is not None and len(value) > most
     told = _UNSEEN.sub(_mark, escape(value[:most] if cut else value, quote=True))
     return f'<bdi class="foreign">{told}{"…" if cut else ""}</bdi>'
@@ -87,4 +88,10 @@ COPIES = """element.addEventListener('click', async (event) => {
   await navigator.clipboard.writeText(button.closest('.code-block').querySelector('code').textContent);
   button.textContent = '%s';
   setTimeout(() => { button.textContent = before; }, 1500);
+});"""
+
+# js_on_load of a gr.HTML that shows things to choose from: a click on one tells its event which.
+PICKS = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-pick]');
+  if (button) trigger('click', { pick: button.dataset.pick });
 });"""

@@ -1,8 +1,9 @@
 """How a knob's value is written in its control, and read back.
 
-In: a Knob and a value, or what stands in a control. Out: the other of the two. Everything that a valid config may hold comes back as it
-was: where plain text can't say it (an empty prompt that is not the same as none, a name with a comma in it), it is written as JSON.
-Nothing is judged here: what can't be read as the knob's kind is passed on as it stands, and core says what is wrong with it.
+In: a Knob and a value, or what stands in a control. Out: the other of the two. Everything that a valid config may
+hold comes back as it was: where plain text can't say it (an empty prompt that is not the same as none, a name with a
+comma in it), it is written as JSON. Nothing is judged here: what can't be read as the knob's kind is passed on as it
+stands, and core says what is wrong with it.
 """
 
 from __future__ import annotations

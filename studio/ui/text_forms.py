@@ -1,7 +1,7 @@
 """Every word of the tabs that are filled in: Train, Data, Chat, Export.
 
-In: a key. Out: its text, with `{names}` filled in. Knobs bring their own words from core/config. A translation is one more dict of the
-same keys.
+In: a key. Out: its text, with `{names}` filled in. Knobs bring their own words from core/config. A translation is one
+more dict of the same keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ENGLISH: dict[str, str] = {
     "train.how": "How",
     "train.more": "More",
     "train.preset": "Preset",
-    "train.preset.note": "A set of choices to begin with. Picking one keeps your model and dataset unless it names its own.",
+    "train.preset.note": "Choices to begin with. Picking one keeps your model and dataset unless it names its own.",
     "train.preset.own": "{title} (yours)",
     "train.from_run": "The settings of the run {name}. Change what you like, then start.",
     "train.method": "Method",
@@ -22,7 +22,7 @@ ENGLISH: dict[str, str] = {
     "train.method.sft.note": "The model learns to give the answers in the dataset.",
     "train.adapter": "Adapter",
     "train.adapter.lora": "LoRA",
-    "train.adapter.lora.note": "Trains small matrices beside the frozen model: little memory, a small file, suits nearly everything.",
+    "train.adapter.lora.note": "Trains small matrices beside the frozen model: little memory, a small file.",
     "train.adapter.qlora": "QLoRA",
     "train.adapter.qlora.note": "LoRA on a base model held in 4 or 8 bits: far less memory, a little slower.",
     "train.adapter.full": "Full",
@@ -51,7 +51,7 @@ ENGLISH: dict[str, str] = {
     "plan.steps": "Optimizer steps",
     "plan.steps.packed": "at most {steps}; packing makes it fewer",
     "plan.steps.unknown": "known when it starts",
-    "plan.batch": "Rows a step learns from",
+    "plan.batch": "Effective batch",
     "plan.batch.value": "{total} ({size} × {accumulation})",
     "plan.epochs": "Epochs",
     "plan.trains": "Trains",
@@ -127,7 +127,7 @@ ENGLISH: dict[str, str] = {
     "data.role.text": "Text",
     "data.model": "As this model reads it",
     "data.max_length": "Longest row (tokens)",
-    "data.loading": "Reading the row as the model does… The first time, the tokenizer is loaded, which takes some seconds.",
+    "data.loading": "Reading the row as the model does… The first time it takes some seconds to load.",
     "data.tokens": "{total} tokens, {loss} of them carry loss.",
     "data.tokens.cut": "Cut after {kept} of {total} tokens; {lost} are lost.",
     "data.tokens.no_loss": "No token that is kept carries loss: the row teaches nothing and is left out.",
@@ -138,7 +138,7 @@ ENGLISH: dict[str, str] = {
     "chat.target": "Talk to",
     "chat.target.none": "nothing chosen",
     "chat.base": "Base",
-    "chat.base.note": "{model}, untrained",
+    "chat.base.note": "{model}, before training",
     "chat.empty": "Nothing to talk to yet",
     "chat.empty.next": "Train a run first; or pick a model that is on this machine.",
     "chat.greeting": "Ask something. Base and run answer the same question side by side.",
@@ -152,7 +152,10 @@ ENGLISH: dict[str, str] = {
     "chat.unload": "Unload",
     "chat.unloaded": "Unloaded; its memory is free again.",
     "chat.loaded": "Loaded: {name}. Unload frees its memory.",
-    "chat.loading": "Loading {name}…",
+    "chat.loading": "Loading the model…",
+    "chat.waiting": "Another conversation is being answered; this one is next…",
+    "chat.answering": "Answering…",
+    "chat.gone": "There is nothing to talk to under this name; here is another.",
     "chat.you": "You",
     "chat.speed": "{tokens} tokens, {rate} tokens/s",
     "chat.stopped": "stopped",
@@ -171,7 +174,7 @@ ENGLISH: dict[str, str] = {
     "chat.choose": "Choose a run or a model to talk to.",
     # -- export -------------------------------------------------------------------------------------------------------
     "export.run": "Run",
-    "export.run.note": "Finished runs, newest first.",
+    "export.run.note": "Runs with a result, newest first.",
     "export.empty": "Nothing to export yet",
     "export.empty.next": "A run can be taken away as soon as it has finished. Start one on the Train tab.",
     "export.empty.go": "Go to Train",
@@ -194,8 +197,17 @@ ENGLISH: dict[str, str] = {
     "export.size": "Size",
     "export.status": "Status",
     "export.load": "Load it",
+    "export.load.python": "Python",
+    "export.missing": "That run has nothing to export; here is another.",
+    "export.out.needed": "Type the folder to write to.",
+    "export.status.queued": "Starting",
+    "export.status.running": "Writing",
+    "export.status.stopping": "Cancelling",
+    "export.status.finished": "Done",
+    "export.status.stopped": "Cancelled",
+    "export.status.failed": "Failed",
+    "export.status.interrupted": "Interrupted",
     "export.gone": "gone",
-    "export.step": "{text}",
     "export.choose": "Choose a finished run.",
 }
 

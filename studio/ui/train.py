@@ -1,7 +1,8 @@
 """The Train tab: what to teach to which model and how, what that run will be, and Start.
 
-In: presets, runs to repeat, what a person picks and types. Out: a run handed to the supervisor. The page keeps the values; every look at them
-and every start goes through core again, and what core refuses is said at the field. Typing asks for a new look once it pauses.
+In: presets, runs to repeat, what a person picks and types. Out: a run handed to the supervisor. The page keeps the
+values; every look at them and every start goes through core again, and what core refuses is said at the field. Typing
+asks for a new look once it pauses.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from studio.ui.form import (
     METHOD,
     ONLY_QUANTIZED,
     at,
+    classes,
     fault,
     laid_over,
     note,
@@ -62,42 +64,38 @@ class TrainTab:
         self._lock = threading.Lock()
 
     def connect(self) -> None:
-        """Tie the handlers to the controls. None of them takes long, so none waits in a queue behind a chat."""
+        """Tie the handlers to the controls. None of them takes long, so none waits in a queue behind a chat.
+
+        Every look goes through the pulse, one after the other: an answer to older values never comes last.
+        """
         view, quiet = self.view, {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         state = [view.base, view.faulty, *self.form.inputs]
-        gr.on([view.pulse.input], self.typed, state, view.looks, trigger_mode="always_last", **quiet)
-        gr.on(view.picks, self.looked_at, state, view.looks, trigger_mode="always_last", **quiet)
-        view.preset.input(self.preset_picked, [view.preset, *state], view.everything, **quiet)
-        view.advice.click(self.mended, state, view.everything, **quiet)
-        on_open(self.opened, state, view.looks)
+        look = {"fn": None, "js": trainview.LOOK}
+        view.pulse.input(self.looked_at, state, view.looks, trigger_mode="always_last", **quiet)
+        gr.on(view.picks, **look)
+        on_open(self.opened, [], view.picked).then(**look)
+        view.preset.input(self.preset_picked, [view.preset, *state], view.everything, **quiet).then(**look)
+        view.advice.click(self.mended, state, view.everything, **quiet).then(**look)
         start = view.start.click(self.started, [view.name, *state], view.everything, **quiet)
         start.then(fn=None, inputs=[view.run], js=trainview.GO)
-        view.save.click(self.saved, [view.save_name, *state], view.everything, **quiet)
+        view.save.click(self.saved, [view.save_name, *state], view.everything, **quiet).then(**look)
         handoff = self.studio.handoff.get("train")
         if handoff is not None:
-            handoff.submit(self.repeated, [handoff, *state], view.everything, **quiet)
+            handoff.submit(self.repeated, [handoff, *state], view.everything, **quiet).then(**look)
 
     # -- handlers -----------------------------------------------------------------------------------------------------
 
-    def looked_at(self, base: str, faulty: str, *values: Any) -> Updates:
-        """Something was picked or left."""
-        return self._answer(self.form.read(values), base, faulty)
-
-    def typed(self, event: gr.EventData, base: str, faulty: str, *values: Any) -> Updates:
-        """Typing has paused, or its field was left: half a number is no mistake yet."""
+    def looked_at(self, event: gr.EventData, base: str, faulty: str, *values: Any) -> Updates:
+        """Something changed; while it is still being typed, half a number is no mistake yet."""
         return self._answer(self.form.read(values), base, faulty, forgiving=not event._data.get("left"))
 
-    def opened(self, base: str, faulty: str, *values: Any) -> Updates:
+    def opened(self) -> Updates:
         """The tab was come to: what can be picked may have changed."""
-        lists = {
+        return {
             self.view.preset: gr.update(choices=choices.presets()),
-            self.form.controls[MODEL]: {"choices": choices.models()},
-            self.form.controls[DATASET]: {"choices": choices.datasets()},
+            self.form.controls[MODEL]: gr.update(choices=choices.models()),
+            self.form.controls[DATASET]: gr.update(choices=choices.datasets()),
         }
-        updates = self._answer(self.form.read(values), base, faulty)
-        for control, update in lists.items():
-            updates[control] = gr.update(**{**updates.get(control, {}), **update})
-        return updates
 
     def preset_picked(self, preset: str, base: str, faulty: str, *values: Any) -> Updates:
         try:
@@ -113,8 +111,8 @@ class TrainTab:
         except StudioError as error:
             return self._refused(error, faulty, name=PRESET)
         updates = self._filled(run.config, f"run:{run.id}", faulty)
-        told = note(PRESET, say("train.from_run", name=run.label))
-        return {**updates, self.view.preset: gr.update(value=None, info=told, elem_classes=["knob"])}
+        told = trainview.preset_note("", say("train.from_run", name=run.label))
+        return {**updates, self.view.preset: gr.update(value=None, info=told, elem_classes=classes(PRESET))}
 
     def mended(self, event: gr.EventData, base: str, faulty: str, *values: Any) -> Updates:
         """A piece of advice was taken: the values it names change."""
@@ -152,13 +150,13 @@ class TrainTab:
             return {self.view.saved: shown.problem(str(error))}
         except StudioError as error:
             return {self.view.saved: shown.problem(str(error))}
+        base = f"preset:{entry.name}"
+        told = say("train.saved", title=shown.text(entry.title))
         return {
-            **self._answer(shown_now, f"preset:{entry.name}", faulty),
-            self.view.base: f"preset:{entry.name}",
-            self.view.preset: gr.update(
-                choices=choices.presets(), value=entry.name, info=note(PRESET, say("train.preset.note"))
-            ),
-            self.view.saved: f'<p class="st-hint" role="status">{say("train.saved", title=shown.text(entry.title))}</p>',
+            **self._answer(shown_now, base, faulty),
+            self.view.base: base,
+            self.view.preset: gr.update(choices=choices.presets(), value=entry.name, info=trainview.preset_note(base)),
+            self.view.saved: f'<p class="st-hint" role="status">{told}</p>',
             self.view.save_name: "",
         }
 
@@ -183,7 +181,7 @@ class TrainTab:
         return {
             **updates,
             self.view.base: base,
-            self.view.preset: gr.update(info=note(PRESET, say("train.preset.note"))),
+            self.view.preset: gr.update(info=trainview.preset_note(base)),
         }
 
     def _answer(self, values: Mapping[str, Any], base: str, faulty: str, *, forgiving: bool = False) -> Updates:
@@ -208,7 +206,7 @@ class TrainTab:
         }
         for name, told in {**self._healed(faulty), **notes}.items():
             control = self._control(name)
-            updates[control] = {**updates.get(control, {}), **gr.update(info=told, elem_classes=["knob"])}
+            updates[control] = {**updates.get(control, {}), **gr.update(info=told, elem_classes=classes(name))}
         return updates
 
     def _refused(self, error: StudioError, faulty: str, name: str = "") -> Updates:
@@ -216,11 +214,11 @@ class TrainTab:
         name = name or (at(error.field) or "" if isinstance(error, ConfigError) else "")
         updates: Updates = {}
         for healed, told in self._healed(faulty).items():
-            updates[self._control(healed)] = gr.update(info=told, elem_classes=["knob"])
+            updates[self._control(healed)] = gr.update(info=told, elem_classes=classes(healed))
         sentence = error.message if isinstance(error, ConfigError) and name in KNOBS else str(error)
         if name:
             told = fault(name, f"{error.message} {error.hint}".strip())
-            updates[self._control(name)] = gr.update(info=told, elem_classes=["knob", "bad"])
+            updates[self._control(name)] = gr.update(info=told, elem_classes=classes(name, bad=True))
             sentence = say("train.field", title=title(name), message=sentence)
         group = KNOBS[name].group if name in KNOBS else ""
         if group in self.form.folds:
@@ -229,8 +227,7 @@ class TrainTab:
 
     def _healed(self, faulty: str) -> dict[str, str]:
         """What the control that was at fault says once it isn't any more."""
-        usual = say("train.preset.note") if faulty == PRESET else ""
-        return {faulty: note(faulty, usual)} if faulty else {}
+        return {faulty: trainview.preset_note("") if faulty == PRESET else note(faulty)} if faulty else {}
 
     def _control(self, name: str) -> Any:
         return self.view.preset if name == PRESET else self.form.controls[name]

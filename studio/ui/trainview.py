@@ -1,7 +1,7 @@
 """How the Train tab is laid out: the form at the left, this run and Start at the right.
 
-In: the values to begin with. Out: a `TrainView` of components, not yet tied to anything. Its scripts are here too: a pulse that asks for a new
-look when typing pauses, the buttons in advice, the way on to the run that was started.
+In: the values to begin with. Out: a `TrainView` of components, not yet tied to anything. Its scripts are here too: a
+pulse that asks for a new look when typing pauses, the buttons in advice, the way on to the run that was started.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.ui import choices, shown
-from studio.ui.form import ADAPTER, ADAPTERS, METHOD, Form, note
+from studio.ui.form import ADAPTER, ADAPTERS, METHOD, PICKED, Form, classes, note
 from studio.ui.gradio_import import gr
 from studio.ui.text_forms import say
 
-# Asks for a new look 150 ms after the last key, and at once when a field that was typed in is left.
+# Asks for a look at the form: when it appears, 120 ms after the last key, and at once when a field that was typed in is
+# left or something was picked (LOOK).
 _PULSE = """
 const form = element.closest('.train-form');
 let waiting = 0;
@@ -26,7 +27,7 @@ form.addEventListener('input', (event) => {
   if (!text(event.target)) return;
   typed = true;
   clearTimeout(waiting);
-  waiting = setTimeout(() => fire(false), 150);
+  waiting = setTimeout(() => fire(false), 120);
 });
 form.addEventListener('focusout', (event) => {
   if (typed && text(event.target)) { typed = false; fire(true); }
@@ -34,7 +35,10 @@ form.addEventListener('focusout', (event) => {
 form.addEventListener('keydown', (event) => {
   if (event.key === 'Enter' && event.target.matches('input') && text(event.target)) { typed = false; fire(true); }
 });
+form.addEventListener('studio:look', () => fire(true));
+fire(true);
 """
+LOOK = "() => { document.querySelector('.train-form')?.dispatchEvent(new Event('studio:look')); }"
 _MENDS = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-mend]');
   if (button) trigger('click', { mend: button.dataset.mend });
@@ -42,7 +46,7 @@ _MENDS = """element.addEventListener('click', (event) => {
 # Run in the page once a start has been answered: on to the run, or to the field at fault.
 GO = """(run) => {
   if (run) window.studio.open('runs', run);
-  else setTimeout(() => document.querySelector('.knob.bad')?.scrollIntoView({ block: 'center', behavior: 'smooth' }), 60);
+  else setTimeout(() => document.querySelector('.knob.bad')?.scrollIntoView({ block: 'center' }), 60);
 }"""
 
 
@@ -74,6 +78,11 @@ class TrainView:
         return [*own, *self.form.folds.values(), *self.form.inputs]
 
     @property
+    def picked(self) -> list[Any]:
+        """The dropdowns whose choices come from the workspace."""
+        return [self.preset, *(self.form.controls[name] for name in PICKED)]
+
+    @property
     def everything(self) -> list[Any]:
         return [*self.looks, self.base, self.run, self.name, self.save_name, self.saved]
 
@@ -99,6 +108,13 @@ def build(values: Mapping[str, Any], preset: str) -> TrainView:
     return view
 
 
+def preset_note(base: str, sentence: str = "") -> str:
+    """What stands at the dropdown of presets: the file that the form was filled from, and a sentence."""
+    kind, _, name = base.partition(":")
+    file = f"{name}.yaml" if kind == "preset" else "run.yaml"
+    return f"`{file}` {sentence or say('train.preset.note')}"
+
+
 def _heading(key: str) -> None:
     gr.HTML(f"<h2>{say(key)}</h2>", js_on_load=None, apply_default_css=False, elem_classes=["heading"])
 
@@ -110,7 +126,7 @@ def _what(view: TrainView, values: Mapping[str, Any], preset: str) -> None:
             choices.presets(),
             value=preset,
             label=say("train.preset"),
-            info=say("train.preset.note"),
+            info=preset_note(f"preset:{preset}"),
             filterable=False,
             elem_id="preset",
             elem_classes=["knob"],
@@ -136,7 +152,7 @@ def _how(view: TrainView, values: Mapping[str, Any]) -> None:
         label=say("train.adapter"),
         info=note(ADAPTER, say(f"train.adapter.{values[ADAPTER]}.note")),
         elem_id="knob-adapter",
-        elem_classes=["knob", "segments"],
+        elem_classes=classes(ADAPTER),
     )
     with gr.Row(elem_classes=["knobs"]):
         for name in ("num_train_epochs", "learning_rate", "max_length"):
@@ -149,7 +165,7 @@ def _how(view: TrainView, values: Mapping[str, Any]) -> None:
 
 
 def _start(view: TrainView) -> None:
-    view.card = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="train-card", elem_classes=["st-card"])
+    view.card = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="train-card")
     view.name = gr.Textbox(
         label=say("train.name"), info=say("train.name.note"), max_lines=1, elem_id="train-name", elem_classes=["knob"]
     )

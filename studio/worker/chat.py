@@ -127,8 +127,6 @@ class ChatModel:
         return streamer.finish()
 
     def _encode(self, conversations: list[list[dict[str, str]]]) -> Any:
-        import jinja2
-
         tokenizer = self._tokenizer
         if not tokenizer.chat_template:
             raise TemplateError(
@@ -146,7 +144,7 @@ class ChatModel:
                 return_dict=True,
                 return_tensors="pt",
             )
-        except (jinja2.TemplateError, ValueError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001 - a template is somebody else's program and may raise anything
             raise TemplateError(
                 f"The model's chat template can't write this conversation ({str(error)[:160]}).",
                 "Leave the system prompt empty, or start anew.",

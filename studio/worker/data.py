@@ -74,10 +74,15 @@ class Prepared:
 
 def open_rows(dataset: DatasetInput) -> Iterator[Line]:
     """Every row of the dataset's file. Raises DataError."""
+    path = _file(dataset)
+    return _parquet_rows(path) if path.suffix.lower() == ".parquet" else read_rows(path)
+
+
+def _file(dataset: DatasetInput) -> Path:
     path = Path(dataset.path)
     if not path.is_file():
         raise DataError(f"The dataset's file {path} is gone.", "Put it back, or choose another dataset.")
-    return _parquet_rows(path) if path.suffix.lower() == ".parquet" else read_rows(path)
+    return path
 
 
 def choose_format(section: DatasetSection, dataset: DatasetInput, first: Any) -> tuple[Format, dict[str, str]]:
@@ -111,7 +116,7 @@ def prepare(
     section: DatasetSection, dataset: DatasetInput, encoder: Encoder, *, max_length: int, seed: int, progress: Progress
 ) -> Prepared:
     """Read, encode, cut and split a dataset. Raises DataError when no row is left to train on."""
-    report = DataReport(sha256=_sha256(Path(dataset.path)))
+    report = DataReport(sha256=_sha256(_file(dataset)))
     rows: list[Encoded] = []
     for _, example in examples(section, dataset, report):
         whole = encoder.encode(example)
@@ -127,8 +132,9 @@ def prepare(
         progress(report.rows)
     report.usable = len(rows)
     if not rows:
-        first = next(iter(report.unusable.items()), None)
-        why = f" Line {first[1]['lines'][0]}: {first[0]}." if first else ""
+        why = "".join(f" Line {entry['lines'][0]}: {reason}." for reason, entry in islice(report.unusable.items(), 1))
+        if report.without_loss:
+            why += f" The question fills all {max_length} tokens (training.max_length) in {report.without_loss} rows."
         raise DataError(f"The dataset has 0 usable rows of {report.rows}.{why}", "Look at it in the Data tab.")
     return _split(rows, section, seed, report)
 

@@ -127,7 +127,13 @@ def load_model(folder: Path, section: ModelSection, setup: Setup) -> Any:
     if section.quantization != "none":
         options["quantization_config"] = quantization(section, setup)
     try:
-        return AutoModelForCausalLM.from_pretrained(str(folder), **options)
+        try:
+            return AutoModelForCausalLM.from_pretrained(str(folder), **options)
+        except ValueError as error:
+            if section.attn_implementation != "auto" or "attention implementation" not in str(error):
+                raise
+            options["attn_implementation"] = "eager"  # every architecture has it; some (Gemma 2) have no other
+            return AutoModelForCausalLM.from_pretrained(str(folder), **options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ModelError(f"The model in {folder} can't be loaded ({_short(error)}).", _REPAIR) from error
 

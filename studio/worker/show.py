@@ -51,9 +51,8 @@ def show(dataset: DatasetInput, section: DatasetSection, tokenizer: Any, row: in
     `ids`, `tokens` and `loss` are the whole row's; training sees the first `cut` of them. Raises DataError for a row
     that there isn't or that can't be used, TemplateError where its loss can't be told.
     """
-    lines = open_rows(dataset)
-    line = next(islice(lines, row, None), None)
-    if line is None or row < 0:
+    line = next(islice(open_rows(dataset), row, None), None) if row >= 0 else None
+    if line is None:
         raise DataError(f"{Path(dataset.path).name} has no row {row}.", "Rows are counted from 0.")
     if line.problem:
         raise DataError(f"Line {line.number} can't be used: {line.problem}.", "Mend it, or leave it out.", line.number)

@@ -104,11 +104,12 @@ def _describe(job: Job, setup: Setup, trainer: Any) -> None:
     parameters = list(trainer.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     dtype = str(setup.weights).removeprefix("torch.")
+    attention = getattr(trainer.model.config, "_attn_implementation", setup.attention)
     autocast = f", products in {str(setup.autocast).removeprefix('torch.')}" if setup.autocast else ""
     job.note(
         "info",
         f"Training {trained:,} of {sum(p.numel() for p in parameters):,} parameters on {setup.device}, weights in "
-        f"{dtype}{autocast}, attention {setup.attention}, gradient checkpointing "
+        f"{dtype}{autocast}, attention {attention}, gradient checkpointing "
         f"{'on' if setup.gradient_checkpointing else 'off'}, rows {setup.sampling.replace('_', ' ')}.",
     )
 

@@ -25,8 +25,15 @@ from studio.worker.device import Setup
 
 # Rows of hidden states whose logits are held at once: 2048 x 49152 float32 are 400 MB.
 _HEAD_ROWS = 2048
-# Config entries by which a model changes its logits between head and loss; such models keep TRL's own loss.
-_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
+# Config entries by which a model changes its logits between head and loss, or adds to the loss.
+_LOSS_CHANGES = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "output_multiplier",
+    "lm_head_multiplier",
+    "output_router_logits",
+)
 
 
 class CompactSFTTrainer(SFTTrainer):  # type: ignore[misc]
@@ -38,6 +45,7 @@ class CompactSFTTrainer(SFTTrainer):  # type: ignore[misc]
     """
 
     tokens_seen = 0
+    _plain: bool | None = None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -47,7 +55,7 @@ class CompactSFTTrainer(SFTTrainer):  # type: ignore[misc]
             self.tokens_seen += int(mask.sum() if mask is not None else inputs["input_ids"].numel())
         causal = self.accelerator.unwrap_model(model)
         causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
-        if return_outputs or inputs["input_ids"].device.type != "cpu" or not _plain_head(causal):
+        if return_outputs or inputs["input_ids"].device.type != "cpu" or not self._has_plain_head(causal, inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
         rest = {key: value for key, value in inputs.items() if key not in ("labels", "use_cache")}
@@ -57,11 +65,30 @@ class CompactSFTTrainer(SFTTrainer):  # type: ignore[misc]
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
         return total / torch.as_tensor(count).clamp(min=1)
 
+    def _has_plain_head(self, causal: Any, inputs: dict[str, Any]) -> bool:
+        if self._plain is None:
+            self._plain = _plain_head(causal, inputs["input_ids"][:1, :4])
+        return self._plain
 
-def _plain_head(causal: Any) -> bool:
+
+def _plain_head(causal: Any, ids: torch.Tensor) -> bool:
+    """Whether a model's logits are its head's of its last hidden states and nothing more; other models keep TRL's loss.
+
+    Its config may say that they are scaled or capped; what else a model does behind its hidden states is seen by
+    trying it on a few tokens.
+    """
     config = causal.config.get_text_config()
-    changed = any(getattr(config, name, None) not in (None, 1, 1.0) for name in _LOGIT_CHANGES)
-    return not changed and not getattr(config, "output_router_logits", False)
+    if any(getattr(config, name, None) not in (None, False, 1, 1.0) for name in _LOSS_CHANGES):
+        return False
+    was_training = causal.training
+    causal.eval()
+    try:
+        with torch.no_grad():
+            logits = causal(input_ids=ids, use_cache=False).logits
+            hidden = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            return torch.allclose(causal.get_output_embeddings()(hidden).float(), logits.float(), 1e-5, 1e-6)
+    finally:
+        causal.train(was_training)
 
 
 def _cross_entropy_sum(hidden: torch.Tensor, head: Any, labels: torch.Tensor) -> torch.Tensor:
@@ -106,8 +133,9 @@ def training_arguments(config: RunConfig, setup: Setup, data: Prepared, output: 
         "weight_decay": knobs.weight_decay,
         "max_grad_norm": knobs.max_grad_norm,
         "optim": knobs.optim,
-        "gradient_checkpointing": setup.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if setup.gradient_checkpointing else None,
+        # gradient checkpointing by the name that transformers 5.23 gives it
+        "activation_checkpointing": setup.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False} if setup.gradient_checkpointing else None,
         "train_sampling_strategy": setup.sampling,
         "length_column_name": "length",
         "seed": knobs.seed,
@@ -161,8 +189,17 @@ def _sft(config: RunConfig, setup: Setup, model: Any, tokenizer: Any, data: Prep
 BUILDERS: dict[str, Callable[[RunConfig, Setup, Any, Any, Prepared, Path], Any]] = {"sft": _sft}
 
 
+def _keep_differentiable(model: Any) -> None:
+    """On processors with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation, for good, and its
+    product with packed weights passes no gradient on: training would go on with wrong ones in silence."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def build_trainer(config: RunConfig, setup: Setup, model: Any, tokenizer: Any, data: Prepared, output: Path) -> Any:
     """The trainer for `method.name`, with early stopping where it is asked for."""
+    _keep_differentiable(model)
     trainer = BUILDERS[config.method.name](config, setup, model, tokenizer, data, output)
     if config.training.early_stopping_patience and data.validation is not None:
         trainer.add_callback(EarlyStoppingCallback(config.training.early_stopping_patience))

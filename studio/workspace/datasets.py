@@ -7,23 +7,23 @@ core/formats'.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from studio.core.configfile import read_yaml
+from studio.core.configfile import read_yaml, to_yaml
 from studio.core.errors import ConfigError, DataError, StudioError
 from studio.core.formats import Format, RowProblem, recognise, to_example
 from studio.core.inputs import DatasetInput
 from studio.core.job import write_text
 from studio.core.rows import TEXT_SUFFIXES, Line, parse_line, read_rows
-from studio.workspace.home import bundled, datasets_dir, is_slug, slug
+from studio.workspace.home import bundled, datasets_dir, existing, is_slug, label, slug
 
 SUFFIXES = TEXT_SUFFIXES | {".parquet"}
 _FIELD = "dataset.path"
@@ -63,12 +63,10 @@ class Page:
 
 
 def list_datasets() -> list[DatasetEntry]:
-    """Every registered dataset: the user's own, then the shipped ones."""
-    own = [_entry(folder, False) for folder in sorted(datasets_dir().iterdir()) if _is_dataset(folder)]
+    """Every registered dataset: the user's own, then the shipped ones; damaged registrations are passed over."""
+    own = _entries(datasets_dir(), False)
     names = {entry.name for entry in own}
-    shipped = [
-        _entry(folder, True) for folder in sorted((bundled("assets") / "datasets").iterdir()) if _is_dataset(folder)
-    ]
+    shipped = _entries(bundled("assets") / "datasets", True)
     return own + [entry for entry in shipped if entry.name not in names]
 
 
@@ -77,12 +75,12 @@ def get_dataset(name: str) -> DatasetEntry:
     for folder in (datasets_dir() / name, bundled("assets") / "datasets" / name):
         if is_slug(name) and _is_dataset(folder):
             return _entry(folder, folder.parent != datasets_dir())
-    path = Path(name).expanduser()
-    if path.is_file():
+    path = existing(name)
+    if path is not None and path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise ConfigError(_FIELD, f"{path.name} is not a file of rows.", "Give jsonl, json, csv, tsv or parquet.")
         return DatasetEntry(name, path.name, path.absolute())
-    if path.is_dir():
+    if path is not None and path.is_dir():
         raise ConfigError(_FIELD, f"{name} is a folder.", "Give the file of rows in it.")
     names = ", ".join(entry.name for entry in list_datasets())
     raise ConfigError(_FIELD, f"there is no dataset or file {name!r}.", f"Registered are: {names}.")
@@ -104,12 +102,12 @@ def add_dataset(source: Path, title: str = "") -> DatasetEntry:
     if suffix not in SUFFIXES:
         raise DataError(f"{source.name} is not a file of rows.", "Give jsonl, json, csv, tsv or parquet.")
     format_name = check_start(source).name
-    title = " ".join(title.split()) or source.stem
+    title = label(title) or label(source.stem)
     folder = _free_folder(slug(title, "dataset"))
     try:
         shutil.copyfile(source, folder / f"rows{suffix}")
         about = {"name": folder.name, "title": title, "source": f"rows{suffix}", "format": format_name}
-        write_text(folder / "dataset.yaml", yaml.safe_dump(about, sort_keys=False, allow_unicode=True))
+        write_text(folder / "dataset.yaml", to_yaml(about))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise StudioError(f"The dataset can't be kept ({error.strerror}).", "Free some space and try again.") from None
@@ -122,6 +120,7 @@ def remove_dataset(name: str) -> None:
     if not is_slug(name) or folder.is_symlink() or not _is_dataset(folder):
         raise ConfigError(_FIELD, f"there is no dataset of yours named {name!r}.", "Shipped datasets can't be removed.")
     grave = folder.with_name(f".removed-{name}")
+    shutil.rmtree(grave, ignore_errors=True)
     folder.rename(grave)
     shutil.rmtree(grave, ignore_errors=True)
 
@@ -138,6 +137,8 @@ def check_start(path: Path, format: str = "auto", columns: dict[str, str] | None
     if not rows:
         problem = f" Line {lines[0].number}: {lines[0].problem or 'the row is not an object'}." if lines else ""
         raise DataError(f"{path.name} has 0 usable rows.{problem}", "Give at least one row with named columns.", 1)
+    if format != "auto" and format not in FORMATS:
+        raise DataError(f"There is no layout {format!r}.", f"There are auto, {', '.join(FORMATS)}.")
     chosen = FORMATS[format] if format != "auto" else recognise(list(rows[0].row), columns)
     problems = []
     for line in rows:
@@ -226,33 +227,37 @@ def _whole(path: Path) -> list[Line]:
 
 def _iterate_parquet(path: Path) -> Any:
     number = 0
-    for batch in _parquet(path).iter_batches(batch_size=256):
-        for row in batch.to_pylist():
-            number += 1
-            yield Line(number, row)
+    with _parquet(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield Line(number, row)
 
 
 def _parquet_page(path: Path, start: int, size: int) -> Page:
-    file = _parquet(path)
     lines: list[Line] = []
     before = 0
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
-        if before + rows > start and len(lines) < size:
-            first = max(start - before, 0)
-            table = file.read_row_group(group).slice(first, size - len(lines))
-            lines += [Line(before + first + i + 1, row) for i, row in enumerate(table.to_pylist())]
-        before += rows
+    with _parquet(path) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if before + rows > start and len(lines) < size:
+                first = max(start - before, 0)
+                table = file.read_row_group(group).slice(first, size - len(lines))
+                lines += [Line(before + first + i + 1, row) for i, row in enumerate(table.to_pylist())]
+            before += rows
     return Page(lines, start, before)
 
 
-def _parquet(path: Path) -> Any:
+@contextlib.contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """The open file; damage is told wherever in it the reading comes upon it."""
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path.name} can't be read as parquet ({error}).", "Save it again, or give jsonl.") from None
 
 
@@ -260,17 +265,27 @@ def _is_dataset(folder: Path) -> bool:
     return is_slug(folder.name) and (folder / "dataset.yaml").is_file()
 
 
+def _entries(parent: Path, is_bundled: bool) -> list[DatasetEntry]:
+    found = []
+    for folder in sorted(parent.iterdir()):
+        if _is_dataset(folder):
+            with contextlib.suppress(ConfigError):
+                found.append(_entry(folder, is_bundled))
+    return found
+
+
 def _entry(folder: Path, is_bundled: bool) -> DatasetEntry:
     about = read_yaml(folder / "dataset.yaml")
-    manner = about.get("manner") or {}
-    heldout = about.get("heldout")
+    manner, columns, heldout = about.get("manner") or {}, about.get("columns") or {}, about.get("heldout")
+    if not isinstance(manner, dict) or not isinstance(columns, dict):
+        raise ConfigError(_FIELD, f"{folder / 'dataset.yaml'} is damaged.", "Remove that folder and add the file again.")
     return DatasetEntry(
         folder.name,
         str(about.get("title") or folder.name),
         folder / str(about.get("source") or "rows.jsonl"),
         str(about.get("description") or ""),
         str(about.get("format") or "auto"),
-        dict(about.get("columns") or {}),
+        {str(expected): str(yours) for expected, yours in columns.items()},
         str(about.get("licence") or ""),
         is_bundled,
         folder / str(heldout) if heldout else None,

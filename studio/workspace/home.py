@@ -18,8 +18,11 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f
 
 def home() -> Path:
     """The studio's folder: $STUDIO_HOME, else ~/.studio. Made if it isn't there."""
-    place = Path(os.environ.get("STUDIO_HOME") or Path.home() / ".studio").expanduser().absolute()
-    return _made(place)
+    place = Path(os.environ.get("STUDIO_HOME") or Path.home() / ".studio")
+    try:
+        return _made(place.expanduser().absolute())
+    except RuntimeError:
+        raise StudioError(f"Nobody here is called {place.parts[0]}.", "Give another folder in STUDIO_HOME.") from None
 
 
 def runs_dir() -> Path:
@@ -60,6 +63,22 @@ def bundled(name: str) -> Path:
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / name
     return checkout if checkout.is_dir() else package / "_bundled" / name
+
+
+def existing(typed: str) -> Path | None:
+    """What stands at a path that a person typed; None where nothing does, or where it can be no path."""
+    try:
+        path = Path(typed).expanduser()
+        path.stat()
+    except (OSError, ValueError, RuntimeError):  # too long; a NUL in it; `~somebody` who isn't here
+        return None
+    return path if typed else None
+
+
+def label(text: str) -> str:
+    """A name as it is shown: the person's own, on one line, without what would command a terminal or has no bytes."""
+    plain = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in {"Cc", "Cs"})
+    return " ".join(plain.translate({0xFFFE: None, 0xFFFF: None}).split())[:200].strip()
 
 
 def slug(text: str, fallback: str = "untitled") -> str:

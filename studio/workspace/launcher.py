@@ -25,12 +25,20 @@ _MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
     "MALLOC_TOP_PAD_": str(2**26),
 }
+# OpenMP's threads wait for one another by spinning for milliseconds; beside a busy browser on the same cores that made
+# steps over ten times slower. After some ten microseconds of it they now sleep (docs/LOG.md).
+_OPENMP = {"GOMP_SPINCOUNT": "10000"}
+
+
+# Without -P, Python would import a `json.py` that happens to lie in the working folder.
+_ISOLATED = ["-P"] if sys.version_info >= (3, 11) else []
 
 
 def worker_env() -> dict[str, str]:
     """The environment of a worker; what the user has set already wins."""
     ours = {
         **_MALLOC,
+        **_OPENMP,
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -46,7 +54,7 @@ def _spawn(
     arguments: list[str], stdin: int, stdout: int | IO[bytes], stderr: int | IO[bytes]
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "studio.worker", *arguments],
+        [sys.executable, *_ISOLATED, "-m", "studio.worker", *arguments],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

@@ -13,7 +13,7 @@ from pathlib import Path
 from studio.core.errors import ConfigError
 from studio.core.inputs import ModelInput
 from studio.core.job import JobFolder, read_json
-from studio.workspace.home import is_slug, models_dir, runs_dir
+from studio.workspace.home import existing, is_slug, models_dir, runs_dir
 
 STARTER = "starter"
 _FIELD = "model.name_or_path"
@@ -64,8 +64,8 @@ def resolve_model(name: str, revision: str | None = None) -> ModelInput:
     own = models_dir() / name
     if is_slug(name) and own.is_dir():
         return ModelInput("folder", name, str(_checked_folder(own)))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = existing(name)
+    if folder is not None and folder.is_dir():
         return ModelInput("folder", name, str(_checked_folder(folder.absolute())))
     if _HUB_ID.fullmatch(name):
         return ModelInput("hub", name, None, revision)
@@ -128,5 +128,5 @@ def _cached_hub_models() -> list[ModelEntry]:
 
 
 def _is_causal_lm(folder: Path) -> bool:
-    architectures = (read_json(folder / "config.json") or {}).get("architectures") or []
-    return any(str(name).endswith("ForCausalLM") for name in architectures)
+    architectures = (read_json(folder / "config.json") or {}).get("architectures")
+    return isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)

@@ -1,0 +1,30 @@
+"""`python -m bench [startup first_step throughput export chat]`: measure all, or only what is named."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from bench.rows import Row, fresh_home, save, table
+
+PARTS = ("startup", "first_step", "throughput", "export", "chat")
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        print(f"There is no {unknown[0]}; choose from {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    with fresh_home() as home:
+        for name in names or PARTS:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            rows += importlib.import_module(f"bench.{name}").measure(home)
+    print(table(rows))
+    print(f"\n{save(rows, Path(__file__).parent / 'results')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
