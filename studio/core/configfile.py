@@ -22,8 +22,8 @@ from studio.core.errors import ConfigError
 C = TypeVar("C", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `2e-4` as text; people who type learning rates mean a number."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.1 reads `2e-4` as text; people who type learning rates mean a number. libyaml reads ten times faster."""
 
 
 class _Dumper(yaml.SafeDumper):

@@ -123,14 +123,13 @@ class DataTab:
         if entry is None:
             return self._everything(at[0])
         total = _page(entry, start)[0].total
-        number = int(str(typed)) - 1 if str(typed).strip().isdecimal() else -1
+        number = _whole(typed, 0) - 1
         if not 0 <= number < total:
             return {self.view.told: shown.problem(say("data.go.bad", total=shown.count(total)))}
         return self._turn(at, number - number % PAGE, number)
 
     def row_chosen(self, event: gr.EventData, at: Place, start: int) -> Updates:
-        picked = str(event._data.get("pick"))
-        return self._turn(at, start, int(picked) if picked.isdecimal() else start)
+        return self._turn(at, start, _whole(event._data.get("pick"), start))
 
     def _turn(self, at: Place, start: int, row: int | None = None) -> Updates:
         entry = _entry(at[0])
@@ -184,6 +183,12 @@ class DataTab:
         except StudioError as error:
             return shown.problem(str(error))
         return rowview.trained(told)
+
+
+def _whole(typed: Any, otherwise: int) -> int:
+    """A whole number as it was typed; `otherwise` for anything else."""
+    text = str(typed).strip()
+    return int(text) if text.isdecimal() and len(text) < 16 else otherwise
 
 
 def _entry(name: str) -> DatasetEntry | None:

@@ -98,9 +98,10 @@ def note(name: str, text: str = "") -> str:
 
 
 def fault(name: str, message: str) -> str:
-    """The same for a control whose value won't do. What the message quotes of it is not to be read as markup."""
-    told = unmarked(message)
-    return note(name, f"{told[:1].upper()}{told[1:]}")
+    """What is wrong with the value in a control, as a sentence. Core says "should be ...": of what, is said here."""
+    if message.startswith("should "):
+        return say("train.field.should", title=title(name), message=message)
+    return f"{message[:1].upper()}{message[1:]}"
 
 
 def unmarked(sentence: str) -> str:

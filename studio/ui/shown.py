@@ -51,8 +51,8 @@ def size(count: int) -> str:
 
 
 def count(value: int) -> str:
-    """A count with its thousands set apart."""
-    return f"{value:,}".replace(",", "\u202f")
+    """A count, its thousands set apart from five digits on."""
+    return f"{value:,}" if abs(value) >= 10_000 else str(value)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:

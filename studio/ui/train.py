@@ -28,9 +28,9 @@ from studio.ui.form import (
     fault,
     laid_over,
     note,
-    title,
     to_config,
     to_values,
+    unmarked,
 )
 from studio.ui.gradio_import import gr
 from studio.ui.opened import on_open
@@ -215,11 +215,11 @@ class TrainTab:
         updates: Updates = {}
         for healed, told in self._healed(faulty).items():
             updates[self._control(healed)] = gr.update(info=told, elem_classes=classes(healed))
-        sentence = error.message if isinstance(error, ConfigError) and name in KNOBS else str(error)
+        sentence = f"{fault(name, error.message)} {error.hint}".strip() if name else str(error)
         if name:
-            told = fault(name, f"{error.message} {error.hint}".strip())
-            updates[self._control(name)] = gr.update(info=told, elem_classes=classes(name, bad=True))
-            sentence = say("train.field", title=title(name), message=sentence)
+            updates[self._control(name)] = gr.update(
+                info=note(name, unmarked(sentence)), elem_classes=classes(name, bad=True)
+            )
         group = KNOBS[name].group if name in KNOBS else ""
         if group in self.form.folds:
             updates[self.form.folds[group]] = gr.update(open=True)

@@ -23,7 +23,7 @@ from studio.core.formats import Format, RowProblem, recognise, to_example
 from studio.core.inputs import DatasetInput
 from studio.core.job import write_text
 from studio.core.rows import TEXT_SUFFIXES, Line, parse_line, read_rows
-from studio.workspace.home import bundled, datasets_dir, existing, is_slug, label, slug
+from studio.workspace.home import bundled, datasets_dir, existing, is_slug, plain_label, slug
 
 SUFFIXES = TEXT_SUFFIXES | {".parquet"}
 _FIELD = "dataset.path"
@@ -102,7 +102,7 @@ def add_dataset(source: Path, title: str = "") -> DatasetEntry:
     if suffix not in SUFFIXES:
         raise DataError(f"{source.name} is not a file of rows.", "Give jsonl, json, csv, tsv or parquet.")
     format_name = check_start(source).name
-    title = label(title) or label(source.stem)
+    title = plain_label(title) or plain_label(source.stem)
     folder = _free_folder(slug(title, "dataset"))
     try:
         shutil.copyfile(source, folder / f"rows{suffix}")

@@ -6,10 +6,12 @@ without.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 
+from studio.core.errors import RunError
 from studio.core.events import Ended, Event, Metrics, Note, Stage
 from studio.core.job import EventTail
 from studio.core.progress import LIVE
@@ -119,7 +121,8 @@ def follow_run(supervisor: Supervisor, run_id: str, say: Say) -> int:
                 return 130
             asked = True
             say("Stopping: a checkpoint is being saved. Press Ctrl-C again to leave at once.")
-            supervisor.stop(run_id)
+            with contextlib.suppress(RunError):  # it has ended at this very moment, as the next look will tell
+                supervisor.stop(run_id)
 
 
 def follow_export(supervisor: Supervisor, job: ExportJob, say: Say) -> ExportJob:
@@ -128,7 +131,7 @@ def follow_export(supervisor: Supervisor, job: ExportJob, say: Say) -> ExportJob
     teller.line = ProgressLine(say)
     while True:
         try:
-            job = read_export(job.folder.path)
+            job = read_export(job.folder.path, supervisor.runs.watched)
             for event in tail.read():
                 teller.tell(event)
             if job.state.status not in LIVE:

@@ -75,7 +75,7 @@ def existing(typed: str) -> Path | None:
     return path if typed else None
 
 
-def label(text: str) -> str:
+def plain_label(text: str) -> str:
     """A name as it is shown: the person's own, on one line, without what would command a terminal or has no bytes."""
     plain = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in {"Cc", "Cs"})
     return " ".join(plain.translate({0xFFFE: None, 0xFFFF: None}).split())[:200].strip()

@@ -14,7 +14,7 @@ from studio.core.config import RunConfig
 from studio.core.configfile import config_to_yaml, parse_config, read_yaml
 from studio.core.errors import ConfigError
 from studio.core.job import write_text
-from studio.workspace.home import bundled, is_slug, label, presets_dir, slug
+from studio.workspace.home import bundled, is_slug, plain_label, presets_dir, slug
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def load_preset(name: str) -> dict[str, Any]:
 
 def save_preset(title: str, config: RunConfig) -> PresetEntry:
     """Keep a config as the user's preset; one of the same name is replaced only if it has the same title."""
-    title = label(title)
+    title = plain_label(title)
     if not title:
         raise ConfigError("", "A preset needs a name.", "Type one and save again.")
     path = presets_dir() / f"{slug(title)}.yaml"

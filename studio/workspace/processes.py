@@ -23,7 +23,8 @@ def find(record: dict[str, Any] | None) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(pid)
-        if abs(process.create_time() - created) > _SAME_MOMENT or process.status() == psutil.STATUS_ZOMBIE:
+        same = abs(process.create_time() - created) <= _SAME_MOMENT  # never true of NaN, which JSON may bring
+        if not same or process.status() == psutil.STATUS_ZOMBIE:
             return None
     except (psutil.Error, OSError, OverflowError):
         return None

@@ -7,6 +7,7 @@ new bytes are read at each look. Writes nothing: starting and ending runs is the
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,9 @@ class Runs:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or runs_dir()
+        # Jobs that a watcher of this process looks after: until it has written down how their process ended, a process
+        # that is gone is one that ends.
+        self.watched: list[str] = []
         self._folded: dict[str, tuple[EventTail, Progress]] = {}
         self._configs: dict[str, RunConfig] = {}
         self._lock = threading.Lock()
@@ -132,16 +136,10 @@ class Runs:
         """A run by its id. Raises RunError if there is none, ConfigError if its run.yaml is damaged."""
         folder = self.job(run_id)
         # The process is looked at before the events: a run that ends in between is then read with its last words.
-        record = read_json(folder.process)
+        record = _record(folder)
         process = processes.find(record)
         progress = self._fold(folder)
-        state = derive(
-            progress,
-            process=record if folder.process.exists() else None,
-            alive=process is not None,
-            stop_asked=folder.stop.exists(),
-            exit=read_json(folder.exit),
-        )
+        state = _state(folder, progress, record, process is not None, self.watched)
         inputs = _inputs(folder)
         return Run(
             folder=folder,
@@ -184,6 +182,28 @@ class Runs:
             return self._configs[folder.id]
 
 
+def _record(folder: JobFolder) -> dict[str, Any] | None:
+    """What the worker signed with: None where no worker has taken the job, empty where that is damaged."""
+    record = read_json(folder.process)
+    if record is None and folder.process.exists():
+        return read_json(folder.process) or {}  # it may have been signed just now
+    return record
+
+
+def _state(
+    folder: JobFolder, progress: Progress, record: dict[str, Any] | None, alive: bool, watched: Collection[str]
+) -> State:
+    held = folder.id in watched  # looked at before exit.json, which the watcher writes before it lets go
+    exit = read_json(folder.exit)
+    return derive(
+        progress,
+        process=record,
+        alive=alive or (held and exit is None),
+        stop_asked=folder.stop.exists(),
+        exit=exit,
+    )
+
+
 def _inputs(folder: JobFolder) -> Inputs | None:
     try:
         return Inputs.read(folder.inputs)
@@ -209,22 +229,15 @@ class ExportJob:
         return self.progress.ended.result if self.progress.ended else {}
 
 
-def read_export(path: Path) -> ExportJob:
-    """An export by its folder. Raises RunError, ConfigError."""
+def read_export(path: Path, watched: Collection[str] = ()) -> ExportJob:
+    """An export by its folder; `watched` as `Runs` has it. Raises RunError, ConfigError."""
     folder = JobFolder(path)
     if not folder.export_config.is_file():
         raise RunError(f"There is no export {path.name!r}.", "The Export tab lists them.")
     config = parse_as(ExportConfig, read_yaml(folder.export_config))
-    record = read_json(folder.process)
+    record = _record(folder)
     alive = processes.find(record) is not None
     progress = Progress()
     for event in EventTail(folder.events).read():
         progress.fold(event)
-    state = derive(
-        progress,
-        process=record if folder.process.exists() else None,
-        alive=alive,
-        stop_asked=folder.stop.exists(),
-        exit=read_json(folder.exit),
-    )
-    return ExportJob(folder, config, progress, state)
+    return ExportJob(folder, config, progress, _state(folder, progress, record, alive, watched))

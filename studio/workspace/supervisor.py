@@ -15,6 +15,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 from filelock import FileLock
 
@@ -25,10 +26,12 @@ from studio.core.inputs import Inputs
 from studio.core.job import JobFolder, create_text, read_json, write_text
 from studio.workspace import processes
 from studio.workspace.datasets import check_start, resolve_dataset
-from studio.workspace.home import exports_dir, home, slug
+from studio.workspace.home import exports_dir, home, plain_label, slug
 from studio.workspace.launcher import Launcher
 from studio.workspace.models import resolve_model
 from studio.workspace.runs import ExportJob, Run, Runs, read_export
+
+_Attempt: TypeAlias = tuple[tuple[int, str], int]
 
 _POLL = 0.2  # seconds between a watcher's looks
 _BIRTH = 20.0  # seconds a fresh worker has to make its process.json
@@ -65,6 +68,7 @@ class Supervisor:
 
     def submit(self, config: RunConfig, label: str = "") -> str:
         """Queue a run; it starts at once if nothing else is training. Returns its id. Raises ConfigError."""
+        label = plain_label(label)
         inputs = prepare_inputs(config, label)
         stem = slug(label) if label else f"{slug(Path(config.model.name_or_path).name)}-{config.method.name}"
         name = f"{datetime.now():%Y%m%d-%H%M}-{stem}"
@@ -74,7 +78,7 @@ class Supervisor:
             "inputs.json": Inputs(label, inputs.model, inputs.dataset).to_json(),
         }
         folder = _publish(self.runs.folder, name, files)
-        self._watch(folder)
+        self._watch(folder, anew=True)
         return folder.id
 
     def stop(self, run_id: str) -> None:
@@ -87,20 +91,21 @@ class Supervisor:
 
     def resume(self, run_id: str) -> None:
         """Let a run that was stopped, interrupted or failed go on from its last complete checkpoint."""
-        run = self.runs.get(run_id)
-        if run.live:
-            raise RunError(f"The run {run_id} is {run.state.status}.", "Stop it first.")
-        if run.state.status == "finished":
-            raise RunError(
-                f"The run {run_id} has finished.", "Start a new one with more epochs, from this one's settings."
-            )
-        folder = run.folder
-        number = int((read_json(folder.process) or {}).get("attempt", 0))
-        folder.stop.unlink(missing_ok=True)
-        folder.exit.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # two resumes at once: the rename lets one of them through
-            folder.process.rename(folder.path / f"process-{number}.json")
-        self._watch(folder)
+        with FileLock(self._queue_lock):  # of two resumes at once, the second finds the run queued
+            run = self.runs.get(run_id)
+            if run.live:
+                raise RunError(f"The run {run_id} is {run.state.status}.", "Stop it first.")
+            if run.state.status == "finished":
+                raise RunError(
+                    f"The run {run_id} has finished.", "Start a new one with more epochs, from this one's settings."
+                )
+            folder = run.folder
+            number = 1 + len(list(folder.path.glob("process-*.json")))
+            folder.stop.unlink(missing_ok=True)
+            folder.exit.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # no worker ever signed
+                folder.process.rename(folder.path / f"process-{number}.json")
+        self._watch(folder, anew=True)
 
     def delete(self, run_id: str) -> None:
         """Delete a run and all it made. Raises RunError while it is live."""
@@ -153,7 +158,7 @@ class Supervisor:
         found = []
         for path in sorted(exports_dir().iterdir(), reverse=True):
             with contextlib.suppress(StudioError):
-                found.append(read_export(path))
+                found.append(read_export(path, self.runs.watched))
         return found
 
     def close(self) -> None:
@@ -167,10 +172,11 @@ class Supervisor:
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
-    def _watch(self, folder: JobFolder) -> None:
+    def _watch(self, folder: JobFolder, anew: bool = False) -> None:
+        """`anew`: an earlier watcher may still see an earlier worker out, and won't look after the next one."""
         with self._lock:
             known = self._watchers.get(folder.path)
-            if known is None or not known.is_alive():
+            if anew or known is None or not known.is_alive():
                 thread = threading.Thread(
                     target=self._look_after, args=(folder,), name=f"watch {folder.id}", daemon=True
                 )
@@ -179,26 +185,32 @@ class Supervisor:
 
     def _look_after(self, folder: JobFolder) -> None:
         """One job from its queueing to the end of its process."""
-        child: subprocess.Popen[bytes] | None = None
-        while not self._closing.is_set() and folder.path.is_dir():
-            if folder.process.exists():
-                break
-            if folder.stop.exists():
-                return  # taken back before it started
-            child = self._start_if_its_turn(folder)
-            if child is not None:
-                break
-            self._closing.wait(_POLL)
-        forced = self._wait_for_end(folder, child)
-        if child is not None and child.poll() is not None:
-            self._note_exit(folder, child.returncode, forced)
-        elif forced:
-            self._note_exit(folder, -9, forced)
+        self.runs.watched.append(folder.id)
+        try:
+            attempt = _attempt(folder)
+            self._wait_for_end(folder, self._wait_for_turn(folder), attempt)
+        finally:
+            self.runs.watched.remove(folder.id)
         self.launcher.prepare()
+
+    def _wait_for_turn(self, folder: JobFolder) -> subprocess.Popen[bytes] | None:
+        """The worker once it is started; None if another supervisor started it, or it was taken back."""
+        while not self._closing.is_set() and folder.path.is_dir() and not folder.process.exists():
+            if folder.stop.exists():
+                return None
+            try:
+                child = self._start_if_its_turn(folder)
+            except OSError as error:  # no room on the disk or in the system for one more worker
+                self._note_exit(folder, 127, False, f"it couldn't be started ({error.strerror})")
+                return None
+            if child is not None:
+                return child
+            self._closing.wait(_POLL)
+        return None
 
     def _start_if_its_turn(self, folder: JobFolder) -> subprocess.Popen[bytes] | None:
         with FileLock(self._queue_lock):
-            if folder.process.exists() or not self._its_turn(folder):
+            if folder.process.exists() or folder.stop.exists() or not self._its_turn(folder):
                 return None
             child = self.launcher.job(folder.path)
             # The lock is held until the worker has signed, or others would take the place for free.
@@ -211,30 +223,37 @@ class Supervisor:
         """Whether nothing else trains and no older run waits. Exports don't wait: they need no device."""
         if folder.export_config.exists():
             return True
-        for run_id in reversed(self.runs.ids()):
-            if run_id == folder.id:
-                continue
+        mine = _submitted(folder)
+        for run_id in self.runs.ids():
             job = JobFolder(self.runs.folder / run_id)
-            record = read_json(job.process)
-            if record is None:
-                if run_id < folder.id and not job.process.exists() and not job.stop.exists():
+            if job.process.exists():
+                if processes.find(read_json(job.process)) is not None and self._is_live(run_id):
                     return False
-            elif processes.find(record) is not None and self.runs.get(run_id).live:
+            elif _submitted(job) < mine and self._is_live(run_id):
+                self._watch(job)  # the studio that queued it may have died since
                 return False
         return True
 
-    def _wait_for_end(self, folder: JobFolder, child: subprocess.Popen[bytes] | None) -> bool:
-        """Wait until the job's process has ended; True if it had to be ended by force."""
+    def _is_live(self, run_id: str) -> bool:
+        with contextlib.suppress(StudioError):  # a damaged run is nobody's hindrance
+            return self.runs.get(run_id).live
+        return False
+
+    def _wait_for_end(self, folder: JobFolder, child: subprocess.Popen[bytes] | None, attempt: _Attempt) -> None:
+        """Wait until the job's process has ended, by force if it ignores a stop, and write down how it did."""
         forced = False
         while not self._closing.is_set():
             process = processes.find(read_json(folder.process))
             if child.poll() is not None if child is not None else process is None:
-                return forced
+                break
             if process is not None and not forced and self._overdue(folder):
                 forced = True
                 processes.end(process)
             self._closing.wait(_POLL)
-        return forced
+        code = child.poll() if child is not None else -9 if forced else None
+        # If the job has been resumed since, or deleted and its name taken again, this end is not its own.
+        if code is not None and _attempt(folder) == attempt:
+            self._note_exit(folder, code, forced, _last_line(folder.log))
 
     def _overdue(self, folder: JobFolder) -> bool:
         """Whether a stop was asked for more than the grace ago, and nothing has been heard from the worker since."""
@@ -244,9 +263,9 @@ class Supervisor:
             return time.time() - max(asked, heard) > self.grace
         return False
 
-    def _note_exit(self, folder: JobFolder, code: int, forced: bool) -> None:
+    def _note_exit(self, folder: JobFolder, code: int, forced: bool, last_line: str) -> None:
         with contextlib.suppress(OSError):
-            record = {"code": code, "forced": forced, "time": time.time(), "last_line": _last_line(folder.log)}
+            record = {"code": code, "forced": forced, "time": time.time(), "last_line": last_line}
             create_text(folder.exit, json.dumps(record))
 
 
@@ -296,6 +315,18 @@ def _publish(parent: Path, name: str, files: dict[str, str]) -> JobFolder:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     raise StudioError(f"There are too many jobs named {name}.", "Choose another name.")
+
+
+def _submitted(job: JobFolder) -> tuple[int, str]:
+    """What orders the queue: the moment of submission. Ids tell only its minute."""
+    with contextlib.suppress(OSError):
+        return job.run_config.stat().st_mtime_ns, job.id
+    return 0, job.id
+
+
+def _attempt(job: JobFolder) -> _Attempt:
+    """Tells one attempt at a job from the next, and from another job of the same name."""
+    return _submitted(job), len(list(job.path.glob("process-*.json")))
 
 
 def _last_line(log: Path) -> str:

@@ -13,7 +13,21 @@ from studio.core.knobs import Knob, knobs
 
 # What YAML might take for something else than text, beside anything else that can be typed.
 TEXTS = st.text(max_size=20) | st.sampled_from(
-    ["2e-4", "1e5", "null", "~", "yes", "0x1F", "1_000", "12:30", "2026-11-22", "- a", "a: b", "# a", "é\x85\u2028\ufeff"]
+    [
+        "2e-4",
+        "1e5",
+        "null",
+        "~",
+        "yes",
+        "0x1F",
+        "1_000",
+        "12:30",
+        "2026-11-22",
+        "- a",
+        "a: b",
+        "# a",
+        "é\x85\u2028\ufeff",
+    ]
 )
 
 

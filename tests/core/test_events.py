@@ -22,7 +22,9 @@ EVENTS = st.one_of(
     st.builds(Metrics, COUNT, COUNT, TIME, TIME, st.dictionaries(TEXT, NUMBER, max_size=4), TIME),
     st.builds(Note, st.sampled_from(["info", "warning"]), TEXT, TIME),
     st.builds(CheckpointSaved, COUNT, TEXT, TIME),
-    st.builds(Ended, st.sampled_from(["finished", "stopped", "failed"]), TEXT, TEXT, st.dictionaries(TEXT, PLAIN), TIME),
+    st.builds(
+        Ended, st.sampled_from(["finished", "stopped", "failed"]), TEXT, TEXT, st.dictionaries(TEXT, PLAIN), TIME
+    ),
 )
 
 

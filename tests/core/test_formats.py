@@ -129,7 +129,10 @@ def test_a_long_unknown_role_is_cut() -> None:
 
 def test_a_system_prompt_opens_conversations_that_have_none() -> None:
     format = FORMATS["messages"]
-    bare, own = messages(("user", "a"), ("assistant", "b")), messages(("system", "S"), ("user", "a"), ("assistant", "b"))
+    bare, own = (
+        messages(("user", "a"), ("assistant", "b")),
+        messages(("system", "S"), ("user", "a"), ("assistant", "b")),
+    )
     assert to_example(bare, format, system="Be kind.").messages == turns("system:Be kind.", "a", "b")
     assert to_example(own, format, system="Be kind.").messages == turns("system:S", "a", "b")
     assert to_example({"text": "a"}, FORMATS["text"], system="Be kind.") == Example(text="a")
@@ -187,8 +190,9 @@ def test_unknown_columns_are_told_with_what_is_accepted(columns: list[str]) -> N
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.sampled_from(["user", "assistant", "system"]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["role", "content", "from", "value"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "from", "value"]), inner)
+    ),
     max_leaves=8,
 )
 COLUMNS = st.sampled_from(sorted({c for f in FORMATS.values() for c in (*f.needs, *f.reads)}))

@@ -141,7 +141,11 @@ def test_F31_utf16_is_named(make: Make, encoding: str, name: str) -> None:
 
 def test_F31_a_line_that_is_no_utf8_is_told_with_its_byte(make: Make) -> None:
     lines = read(make("a.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}\n{"text": "c"}\n'))
-    assert [(line.number, line.problem) for line in lines] == [(1, ""), (2, "byte 14 of the line is not UTF-8"), (3, "")]
+    assert [(line.number, line.problem) for line in lines] == [
+        (1, ""),
+        (2, "byte 14 of the line is not UTF-8"),
+        (3, ""),
+    ]
 
 
 def test_F31_a_table_row_that_is_no_utf8_is_told_and_the_others_are_kept(make: Make) -> None:

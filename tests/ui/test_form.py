@@ -99,8 +99,19 @@ def test_every_knob_has_a_control_unless_it_can_only_have_one_value() -> None:
     assert set(form.KNOBS) <= set(ALL)
 
 
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ("should be greater than 0.", "Learning rate should be greater than 0."),
+        ("there is no model 'x'.", "There is no model 'x'."),
+    ],
+)
+def test_a_mistake_is_a_sentence(message: str, sentence: str) -> None:
+    assert form.fault("training.learning_rate", message) == sentence
+
+
 def test_a_message_that_quotes_markup_shows_it_as_text() -> None:
-    told = form.fault("dataset.path", "there is no dataset '[x](https://example.org) **b** `c`'")
+    told = form.note("dataset.path", form.unmarked("there is no dataset '[x](https://example.org) **b** `c`'"))
     assert told.count("`") == 2  # the argument's own name, and nothing of what was typed
     assert "](" not in told
     assert "**" not in told

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from studio.core.errors import StudioError
 from studio.workspace import home
-from studio.workspace.home import bundled, existing, is_slug, label, slug
+from studio.workspace.home import bundled, existing, is_slug, plain_label, slug
 
 # What has been taken for a name before, beside anything else that can be typed.
 AWKWARD = st.sampled_from(
@@ -62,16 +62,18 @@ def test_a_name_without_letters_takes_the_fallback() -> None:
 
 @given(NAMES)
 def test_F51_a_label_is_one_line_that_any_file_and_terminal_takes(name: str) -> None:
-    shown = label(name)
+    shown = plain_label(name)
     assert shown.encode().decode() == shown
     assert not any(unicodedata.category(c) == "Cc" for c in shown)
-    assert label(shown) == shown
+    assert plain_label(shown) == shown
 
 
-@pytest.mark.parametrize("name", ["Größe 2", "🦙 👨\u200d👩\u200d👧", "مرحبا", "; rm -rf $(id)", "../../etc", "A\u0308"])
+@pytest.mark.parametrize(
+    "name", ["Größe 2", "🦙 👨\u200d👩\u200d👧", "مرحبا", "; rm -rf $(id)", "../../etc", "A\u0308"]
+)
 def test_F51_a_label_is_what_the_person_wrote(name: str) -> None:
-    assert label(f"  {name}\n") == name
-    assert label("\x1b[31mred\x00 \ud800") == "[31mred"
+    assert plain_label(f"  {name}\n") == name
+    assert plain_label("\x1b[31mred\x00 \ud800") == "[31mred"
 
 
 @pytest.mark.parametrize("typed", ["", "nothing", "a\0b", "x" * 5000, "~nobody-of-this-name/x", "\ud800"])
@@ -88,7 +90,25 @@ def test_what_exists_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "..", "../x", "a/b", "a\\b", "/etc", ".hidden", "-x", "a..b", "a\n", "a b", "a\0", "x" * 129, "é", "~", "a:b"],
+    [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\\b",
+        "/etc",
+        ".hidden",
+        "-x",
+        "a..b",
+        "a\n",
+        "a b",
+        "a\0",
+        "x" * 129,
+        "é",
+        "~",
+        "a:b",
+    ],
 )
 def test_S16_what_is_no_plain_name_is_no_slug(text: str) -> None:
     assert not is_slug(text)

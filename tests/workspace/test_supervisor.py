@@ -140,7 +140,7 @@ def nothing_was_made(studio: Watched) -> bool:
         ({"dataset": {"path": "nothing"}}, "dataset.path", "no dataset or file"),
         ({"model": {"name_or_path": "nothing"}}, "model.name_or_path", "no model"),
         ({"dataset": {"path": "quickstart-sft", "format": "alpaca"}}, "dataset.path", "instruction is missing"),
-        ({"dataset": {"columns": {"text": "nothing"}}}, "dataset.path", "None of the first"),
+        ({"dataset": {"columns": {"messages": "nothing"}}}, "dataset.path", "messages should be a list"),
     ],
 )
 def test_a_run_that_cannot_be_is_refused_at_its_knob(

@@ -1,0 +1,199 @@
+"""The tabs that are filled in, driven in a real browser; workers are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.ui.context import Studio
+from studio.workspace.chat import Chat
+from studio.workspace.supervisor import Supervisor
+from tests.fake_worker import FakeWorkers, until
+
+pytestmark = pytest.mark.browser
+
+HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>${window.pwned=1}{{value}}`\u202egnp.exe'
+
+
+@pytest.fixture
+def address(workers: FakeWorkers) -> Iterator[str]:
+    """A whole studio in this process, on a thread of its own; its workers are stand-ins."""
+    supervisor = Supervisor()
+    chat = Chat(supervisor.launcher, supervisor.runs)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        server = _Served(Studio(supervisor, chat), listener)
+        server.start()
+        until(lambda: server.ready, 60)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.end()
+    chat.unload()
+    supervisor.close()
+
+
+class _Served(threading.Thread):
+    def __init__(self, studio: Studio, listener: socket.socket) -> None:
+        super().__init__(name="studio under test")
+        self.studio, self.listener = studio, listener
+        self.server: Any = None
+
+    def run(self) -> None:
+        import uvicorn
+
+        from studio.ui.server import create_app
+
+        app = create_app(self.studio, port=self.listener.getsockname()[1])
+        self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+        self.server.run(sockets=[self.listener])
+
+    @property
+    def ready(self) -> bool:
+        return self.server is not None and bool(self.server.started)
+
+    def end(self) -> None:
+        self.server.should_exit = True
+        self.join(20)
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page; what its scripts complain of, and what others' scripts manage to do, is a failure."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    wrong: list[str] = []
+    page.set_default_timeout(30_000)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: wrong.append(dialog.message))
+    yield page
+    assert page.evaluate("window.pwned ?? null") is None
+    context.close()
+    assert wrong == []
+
+
+def says(page: Any, place: str, text: str) -> None:
+    """Wait until a part of the page says this."""
+    page.wait_for_function(
+        "([place, text]) => document.querySelector(place)?.innerText.includes(text)", arg=[place, text]
+    )
+
+
+def type_in(page: Any, knob: str, text: str) -> None:
+    page.fill(f"#knob-{knob} input", text)
+    page.keyboard.press("Tab")
+
+
+def test_from_the_form_to_a_run_to_talking_to_it_to_taking_it_away(page: Any, address: str, tmp_path: Path) -> None:
+    page.goto(address)
+    says(page, "#train-card", "38")  # the quickstart is loaded: one click would start it
+    _fill_in(page)
+    page.fill("#train-name input", HOSTILE)
+    page.click("#train-start")
+    page.wait_for_url("**tab=runs&run=*")
+    run = page.url.rpartition("run=")[2]
+    says(page, "#runs-view", "Finished")
+    page.click("text=Repeat with a change")
+    says(page, "#train-card", "24 (8 × 3)")
+    assert page.input_value("#knob-training-learning_rate input") == "3e-4"
+    _talk(page, address, run)
+    _take_away(page, address, run, tmp_path)
+
+
+def _fill_in(page: Any) -> None:
+    type_in(page, "training-gradient_accumulation_steps", "3")
+    says(page, "#train-card", "24 (8 × 3)")
+    type_in(page, "training-learning_rate", "fast")
+    says(page, "#knob-training-learning_rate", "Learning rate should be a number")
+    page.click("#train-start")
+    says(page, "#train-problem", "Learning rate")
+    assert "tab=runs" not in page.url
+    type_in(page, "training-learning_rate", "3e-4")
+    page.wait_for_selector("#knob-training-learning_rate:not(.bad)")
+    page.click("#fold-data button")
+    type_in(page, "dataset-validation_split", "0")
+    page.click("[data-mend=no_validation]")
+    page.wait_for_function("document.querySelector('#knob-dataset-validation_split input').value === '0.1'")
+    page.click("#fold-command button")
+    says(page, "#train-command", "--set training.learning_rate=3e-4")
+
+
+def _talk(page: Any, address: str, run: str) -> None:
+    page.goto(f"{address}?tab=chat&run={run}")
+    says(page, "#chat-base", "side by side")
+    page.fill("#chat-input textarea", f"Hello {HOSTILE}")
+    page.press("#chat-input textarea", "Enter")
+    for column in ("base", "tuned"):
+        says(page, f"#chat-{column}", f"{column} heard Hello <img")
+        says(page, f"#chat-{column}", "6.0 tokens/s")
+        assert page.locator(f"#chat-{column} :is(img, script)").count() == 0
+    page.click("#chat-unload")
+    says(page, "#chat-status", "Unloaded")
+    page.click("#chat-clear")
+    says(page, "#chat-base", "side by side")
+
+
+def _take_away(page: Any, address: str, run: str, tmp_path: Path) -> None:
+    page.goto(f"{address}?tab=export&run={run}")
+    page.wait_for_function("document.querySelector('#export-out input')?.value.endsWith('-merged')")
+    page.click("text=Just the adapter")
+    page.wait_for_function("document.querySelector('#export-out input').value.endsWith('-adapter')")
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "file").write_text("", encoding="utf-8")
+    page.fill("#export-out input", str(full))
+    page.click("#export-start")
+    says(page, "#export-out", "isn't empty")
+    page.fill("#export-out input", str(tmp_path / "new"))
+    page.click("#export-start")
+    says(page, "#export-history", str(tmp_path / "new"))
+    page.wait_for_selector(".export-job:not(:has(.export-live))")
+
+
+def test_rows_of_somebody_else_are_shown_and_do_nothing(page: Any, address: str, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.jsonl"
+    rows = [
+        {"messages": [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": f"{i} {HOSTILE}"}]}
+        for i in range(25)
+    ]
+    file.write_text("\n".join([*map(json.dumps, rows), "{torn"]), encoding="utf-8")
+    page.goto(f"{address}?tab=data")
+    says(page, "#data-rows", "20")
+    page.set_input_files("#data-list ~ * [type=file], [type=file]", str(file))
+    says(page, "#data-told", "Added: theirs")
+    says(page, "#data-row-view", "0 <img src=x")
+    page.click("#data-next")
+    says(page, "#data-where", "21 to 26 of 26")
+    page.click("#data-rows [data-pick='25']")
+    says(page, "#data-row-view", "can't be used")
+    page.click("#data-rows [data-pick='22']")
+    says(page, "#data-row-view", "22 <img src=x")
+    says(page, "#data-row-view", "U+202E")
+    page.click("text=Raw")
+    says(page, "#data-row-view", '"messages"')
+    assert page.locator("#tab-data :is(img, script)").count() == 0
+    page.click("#data-remove")
+    page.click("#data-remove-yes")
+    says(page, "#data-told", "was removed")
+    says(page, "#data-where", "of 320")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_tab_is_wider_than_the_window(page: Any, address: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    for tab, there in (
+        ("train", "#train-card dd"),
+        ("data", "#data-rows .pick"),
+        ("chat", "#chat-base .greeting"),
+        ("export", "#export-empty h2"),
+    ):
+        page.goto(f"{address}?tab={tab}")
+        page.wait_for_selector(there)
+        if tab == "train":
+            for fold in ("data", "memory", "adapter", "optimizer", "checkpoints", "yaml", "command", "save"):
+                page.click(f"#fold-{fold} button")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
