@@ -51,11 +51,16 @@ class StudioCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._busy += time.monotonic() - self._step_began
+        if not self.job.folder.process.exists():
+            # Going on would make the folder anew, half of it, where somebody wanted it gone.
+            raise RunError("The run's folder was removed while it trained.", "Start a new run.")
         if self.job.stop_asked() and state.global_step < state.max_steps:
             self.stopped = True
             control.should_training_stop = True
             control.should_save = True
             control.should_evaluate = False
+        if control.should_save:
+            control.should_log = True  # what is no number must be seen before it is saved in a good one's place
 
     def on_log(
         self,

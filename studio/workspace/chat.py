@@ -16,9 +16,10 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from studio.core.config import DatasetSection
+from studio.core.configfile import parse_as
 from studio.core.errors import ConfigError, StudioError, WorkerError
 from studio.core.inputs import ModelInput
 from studio.workspace.datasets import resolve_dataset
@@ -27,6 +28,7 @@ from studio.workspace.models import list_models, resolve_model
 from studio.workspace.runs import Run, Runs
 
 Message = dict[str, str]
+_Answers: TypeAlias = dict[int, "queue.Queue[dict[str, Any]]"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def list_targets(runs: Runs) -> list[ChatTarget]:
 
 
 def _run_target(run: Run) -> ChatTarget:
-    note = "" if run.output else f"checkpoint of step {run.progress.checkpoints[-1].step}"
+    steps = {run.folder.path / c.path: c.step for c in run.progress.checkpoints}
+    note = "" if run.output or run.latest_adapter is None else f"checkpoint of step {steps[run.latest_adapter]}"
     return ChatTarget(f"run:{run.id}", run.label, run.config.model.name_or_path, True, note or run.state.status)
 
 
@@ -72,7 +75,7 @@ class ServePipe:
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._process: subprocess.Popen[bytes] | None = None
-        self._answers: dict[int, queue.Queue[dict[str, Any]]] = {}
+        self._answers: _Answers = {}  # who waits for the present worker; each worker has its own
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -88,9 +91,11 @@ class ServePipe:
         number, answers = next(self._numbers), queue.Queue[dict[str, Any]]()
         with self._lock:
             process = self._running()
-            self._answers[number] = answers
-            self._write(process, {"id": number, "op": op, **fields})
+            waiting = self._answers
+            waiting[number] = answers
         try:
+            with self._lock:
+                self._write(process, {"id": number, "op": op, **fields})
             while True:
                 answer = answers.get()
                 if answer["event"] == "error":
@@ -101,7 +106,7 @@ class ServePipe:
                 if answer["event"] == "done":
                     return
         finally:
-            self._answers.pop(number, None)
+            waiting.pop(number, None)
 
     def stop(self) -> None:
         """End the answer that is being given."""
@@ -123,8 +128,10 @@ class ServePipe:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            self._process = self._launcher.serve()
-            threading.Thread(target=self._listen, args=(self._process,), name="serve pipe", daemon=True).start()
+            self._process, self._answers = self._launcher.serve(), {}
+            threading.Thread(
+                target=self._listen, args=(self._process, self._answers), name="serve pipe", daemon=True
+            ).start()
         return self._process
 
     @staticmethod
@@ -133,10 +140,10 @@ class ServePipe:
         try:
             process.stdin.write(json.dumps(message).encode() + b"\n")
             process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # a ValueError where the pipe has been closed
             raise WorkerError("The model's process ended.", "Try again.") from None
 
-    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+    def _listen(self, process: subprocess.Popen[bytes], waiting: _Answers) -> None:
         assert process.stdout is not None, "a serve worker is started with a pipe"
         with process.stdout as lines:
             for line in lines:
@@ -144,12 +151,13 @@ class ServePipe:
                     answer = json.loads(line)
                 except ValueError:
                     continue  # a standby says `ready` and the like before it serves
-                waiting = self._answers.get(answer.get("id", 0)) if isinstance(answer, dict) else None
-                if waiting is not None:
-                    waiting.put(answer)
+                asker = waiting.get(answer.get("id", 0)) if isinstance(answer, dict) else None
+                if asker is not None:
+                    asker.put(answer)
         process.wait()
-        for waiting in list(self._answers.values()):
-            waiting.put({"event": "died"})
+        with self._lock:  # whoever asks from now on finds it dead and starts another
+            for asker in list(waiting.values()):
+                asker.put({"event": "died"})
 
 
 class Chat:
@@ -215,7 +223,7 @@ class Chat:
 
         `section`: knobs of the config's dataset section. Raises StudioError.
         """
-        knobs = DatasetSection(path=dataset, **section)
+        knobs = parse_as(DatasetSection, {"path": dataset, **section})
         fields = {
             "dataset": dataclasses.asdict(resolve_dataset(dataset)),
             "model": dataclasses.asdict(resolve_model(model)),

@@ -207,7 +207,7 @@ def _state(
 def _inputs(folder: JobFolder) -> Inputs | None:
     try:
         return Inputs.read(folder.inputs)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -274,22 +274,23 @@ def check_target(out: Path, run: Run) -> Path:
 
     Raises TargetError.
     """
-    target = out.expanduser().absolute()
-    if target.is_symlink():
-        raise TargetError(f"{target} is a link.", "Give a folder that is none.")
-    if target.exists() and not target.is_dir():
-        raise TargetError(f"{target} is a file.", "Give a new folder.")
-    if target.is_dir() and any(target.iterdir()):
-        raise TargetError(f"{target} exists and isn't empty.", "Give a new or an empty folder.")
-    if target.resolve().is_relative_to(run.folder.path.resolve()):
-        raise TargetError(f"{target} lies inside the run.", "Give a folder outside it.")
-    parent = next(p for p in target.parents if p.exists())
     try:
+        target = out.expanduser().absolute()
+        if target.is_symlink():
+            raise TargetError(f"{target} is a link.", "Give a folder that is none.")
+        if target.exists() and not target.is_dir():
+            raise TargetError(f"{target} is a file.", "Give a new folder.")
+        if target.is_dir() and any(target.iterdir()):
+            raise TargetError(f"{target} exists and isn't empty.", "Give a new or an empty folder.")
+        if target.resolve().is_relative_to(run.folder.path.resolve()):
+            raise TargetError(f"{target} lies inside the run.", "Give a folder outside it.")
+        parent = next(p for p in target.parents if p.exists())
         probe = parent / f".studio-probe-{time.monotonic_ns()}"
         probe.mkdir()
         probe.rmdir()
-    except OSError as error:
-        raise TargetError(f"{parent} can't be written ({error.strerror}).", "Give another folder.") from None
+    except (OSError, ValueError, RuntimeError) as error:  # also a name too long, a NUL in it, `~somebody`
+        reason = getattr(error, "strerror", None) or error
+        raise TargetError(f"{str(out)[:200]} can't be written ({reason}).", "Give another folder.") from None
     return target
 
 

@@ -51,7 +51,7 @@ def test_F06_a_killed_window_finds_its_run_again_and_no_metric_is_lost_or_double
     steps = logged_steps(run)
     assert steps == list(range(1, 38 * 40 + 1))
     shown = page.evaluate(f"fetch('/api/live?run={run_id}&offset=0').then(answer => answer.json())")
-    points = Counter(step for step, _ in shown["run"]["series"]["loss"])
+    points = Counter(shown["run"]["series"]["loss"]["steps"])
     assert set(points.values()) == {1}
     assert max(points) == 38 * 40
     assert steps_shown(page) == 38 * 40

@@ -163,6 +163,10 @@ def test_an_empty_file_is_an_empty_config(tmp_path: Path) -> None:
         (b"a: 1\x00\n", "no YAML"),
         (b"a: !!python/object/apply:os.system [true]\n", "line 1"),
         (b"a: " + b"[" * 100_000, "no YAML"),
+        (b"a: " + b"{b: " * 100_000, "no YAML"),
+        (b"a:\n " + b"- " * 100_000, "no YAML"),
+        (b"? " * 100_000, "no YAML"),
+        (b"a:\n" + b"".join(b" " * i + b"a:\n" for i in range(2000)), "no YAML"),
         (b"a: " + b"9" * 5000, "no YAML"),
     ],
 )

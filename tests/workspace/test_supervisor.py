@@ -121,8 +121,8 @@ def test_F52_the_same_name_in_the_same_minute_makes_two_runs(studio: Watched) ->
 
 
 def test_F52_names_taken_at_the_same_moment_are_told_apart(studio: Watched) -> None:
-    ids = at_once(*[partial(studio.start, "twin")] * 8)
-    assert len({str(run_id) for run_id in ids}) == 8
+    ids = at_once(*[partial(studio.start, "twin")] * 4)
+    assert len({str(run_id) for run_id in ids}) == 4
     for run_id in ids:
         assert studio.wait(run_id).status == "finished"
 
@@ -434,6 +434,23 @@ def test_F13_a_worker_that_lives_on_has_finished_and_the_next_run_starts(studio:
     assert studio.wait(following).status == "finished"
     assert processes_left(process) == [process]
     studio.go_on(run_id, "go")
+
+
+def test_F64_a_worker_that_cannot_be_started_fails_its_run_and_holds_nobody_up(
+    studio: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(folder: Path) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(studio.launcher, "job", none_left)
+        first = studio.start("first")
+        state = studio.wait(first)
+    assert (state.status, "Too many open files" in state.cause) == ("failed", True)
+    second = studio.start("second")
+    assert studio.wait(second).status == "finished"
+    studio.resume(first)
+    assert studio.wait(first).status == "finished"
 
 
 @posix
