@@ -59,7 +59,15 @@ def say(text: str = "") -> None:
 
 def put(value: Any, as_json: bool, text: str = "") -> None:
     """A command's answer: JSON for programs, else text for people."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n" if as_json else text + "\n")
+    from studio.core.events import spell
+
+    _write(json.dumps(spell(value), default=str, allow_nan=False) + "\n" if as_json else text + "\n")
+
+
+def _write(text: str) -> None:
+    """Spell out what the terminal's encoding lacks: a run may be called anything."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 
@@ -92,10 +100,13 @@ def train(
     """Train. Exit code 0: finished, 1: failed, 2: bad config, 130: stopped. The last line is the run's folder."""
     from studio.core.configfile import load_config
     from studio.workspace.follow import follow_run
+    from studio.workspace.hardware import torch_build_problem
     from studio.workspace.supervisor import Supervisor
 
     supervisor = Supervisor()
     run_id = supervisor.submit(load_config(config, set_ or ()), name)
+    if problem := torch_build_problem(deadline=5.0):
+        say(problem)
     code = follow_run(supervisor, run_id, say)
     supervisor.close()
     put(None, False, str(supervisor.runs.folder / run_id))
@@ -283,11 +294,6 @@ def chat(
         return
     finally:
         conversation.close()
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 @app.command()

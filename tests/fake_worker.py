@@ -171,7 +171,7 @@ class _Job:
 
 
 class _Pipe:
-    """Answers as the request itself asks for it: `parts` to give, then `fail`, `die`, `babble` (until a stop) or done."""
+    """Answers as the request itself asks: its `parts`, then it may `die`, `babble` until a stop, or `fail`."""
 
     def __init__(self) -> None:
         self.requests: queue.Queue[dict[str, Any]] = queue.Queue()

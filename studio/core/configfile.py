@@ -43,7 +43,7 @@ for _kind in (_Loader, _FastLoader, _Dumper):
 
 
 def _load(text: str) -> Any:
-    """Raises YAMLError, ValueError, RecursionError. libyaml dies of what is nested deeply; what can't be, goes there."""
+    """Raises YAMLError, ValueError, RecursionError. libyaml is kept from what may be nested deeply: it would crash."""
     flat = len(text) < 20_000 and sum(map(text.count, "[{-?")) < 200
     return yaml.load(text, Loader=_FastLoader if flat else _Loader)
 

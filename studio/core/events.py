@@ -90,7 +90,7 @@ _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as plain JSON values, `event` naming its kind."""
-    return {"event": event.event, **_spell(dataclasses.asdict(event))}
+    return {"event": event.event, **spell(dataclasses.asdict(event))}
 
 
 def to_line(event: Event) -> str:
@@ -123,13 +123,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return hint is Any or isinstance(value, hint)
 
 
-def _spell(value: Any) -> Any:
+def spell(value: Any) -> Any:
+    """The value as JSON can hold it; what JSON doesn't know (a path, say) is left as it is."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, str):  # half a surrogate pair, which a row's JSON can spell, has no bytes
         return value if value.isascii() else value.encode(errors="replace").decode()
     if isinstance(value, Mapping):
-        return {key: _spell(inner) for key, inner in value.items()}
+        return {key: spell(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_spell(inner) for inner in value]
+        return [spell(inner) for inner in value]
     return value

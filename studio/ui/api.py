@@ -24,6 +24,7 @@ from studio.ui.port import fingerprint
 from studio.ui.runlist import Look, RunList
 from studio.workspace.hardware import Machine, read_machine, torch_build_problem, versions
 from studio.workspace.home import datasets_dir, exports_dir, models_dir, runs_dir
+from studio.workspace.models import hub_cache
 
 _MOST_LISTED = 10_000
 
@@ -135,15 +136,13 @@ def _news(studio: Studio, run_id: str, offset: int, log_offset: int | None) -> d
 
 
 def _places(studio: Studio) -> dict[str, str]:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     return {
         "home": str(studio.home),
         "runs": str(runs_dir()),
         "models": str(models_dir()),
         "datasets": str(datasets_dir()),
         "exports": str(exports_dir()),
-        "hub": str(HF_HUB_CACHE),
+        "hub": str(hub_cache()),
     }
 
 

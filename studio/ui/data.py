@@ -40,15 +40,16 @@ class DataTab:
 
     def connect(self) -> None:
         view, quiet = self.view, {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        slow = {"show_progress": "minimal", "show_progress_on": [view.told]}  # a large file takes its time
         at = [view.at, view.start]
         moves = [
             on_open(self.opened, at, view.everything, at_load=False),
-            view.list.click(self.dataset_chosen, None, view.everything, **quiet),
+            view.list.click(self.dataset_chosen, None, view.everything, **{**quiet, **slow}),
             view.previous.click(self.turned_back, at, view.paged, **quiet),
             view.next.click(self.turned_on, at, view.paged, **quiet),
             view.go.submit(self.gone_to, [*at, view.go], view.paged, **quiet),
             view.rows.click(self.row_chosen, at, view.paged, **quiet),
-            view.upload.upload(self.added, view.upload, view.everything, **quiet),
+            view.upload.upload(self.added, view.upload, view.everything, **{**quiet, **slow}),
             view.yes.click(self.removed, view.at, view.everything, **quiet),
         ]
         view.remove.click(self.removal_asked, view.at, [view.ask, view.question], **quiet)

@@ -16,7 +16,7 @@ from studio.ui.text_forms import say
 LIGHTS = ("conversation", "raw", "trained")
 
 
-def place(name: str, js: str | None = None) -> Any:
+def piece(name: str, js: str | None = None) -> Any:
     """A piece of the page that is filled with HTML of our own."""
     return gr.HTML("", elem_id=name, js_on_load=js, apply_default_css=False)
 
@@ -65,10 +65,10 @@ def build() -> DataView:
     parts: dict[str, Any] = {"at": gr.State(("", 0)), "start": gr.State(0)}
     with gr.Row(elem_classes=["data"]):
         with gr.Column(elem_classes=["data-list"], min_width=0):
-            parts["list"] = place("data-list", shown.PICKS)
+            parts["list"] = piece("data-list", shown.PICKS)
             parts["upload"] = gr.UploadButton(say("data.add"), elem_id="data-upload")
             gr.HTML(f'<p class="st-hint">{say("data.add.note")}</p>', js_on_load=None, apply_default_css=False)
-            parts["told"] = place("data-told")
+            parts["told"] = piece("data-told")
         with gr.Column(elem_classes=["data-main"], min_width=0, visible=False) as parts["main"]:
             parts |= _about()
             parts |= _rows()
@@ -76,10 +76,10 @@ def build() -> DataView:
 
 
 def _about() -> dict[str, Any]:
-    parts: dict[str, Any] = {"head": place("data-head")}
+    parts: dict[str, Any] = {"head": piece("data-head")}
     parts["remove"] = gr.Button(say("data.remove"), visible=False, size="sm", elem_id="data-remove")
     with gr.Row(visible=False, elem_classes=["ask"]) as parts["ask"]:
-        parts["question"] = place("data-question")
+        parts["question"] = piece("data-question")
         parts["yes"] = gr.Button(
             say("data.remove.yes"), variant="stop", size="sm", min_width=0, elem_id="data-remove-yes"
         )
@@ -91,7 +91,7 @@ def _rows() -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(elem_classes=["pager"]):
         parts["previous"] = gr.Button(say("data.previous"), size="sm", min_width=0, elem_id="data-previous")
-        parts["where"] = place("data-where")
+        parts["where"] = piece("data-where")
         parts["next"] = gr.Button(say("data.next"), size="sm", min_width=0, elem_id="data-next")
         parts["go"] = gr.Textbox(
             placeholder=say("data.go"),
@@ -102,7 +102,7 @@ def _rows() -> dict[str, Any]:
             elem_id="data-go",
         )
     with gr.Row(elem_classes=["data-rows"]):
-        parts["rows"] = place("data-rows", shown.PICKS)
+        parts["rows"] = piece("data-rows", shown.PICKS)
         with gr.Column(elem_classes=["data-row"], min_width=0):
             parts["light"] = gr.Radio(
                 [(say(f"data.view.{light}"), light) for light in LIGHTS],
@@ -128,5 +128,5 @@ def _rows() -> dict[str, Any]:
                     elem_id="data-max-length",
                     elem_classes=["knob"],
                 )
-            parts["row_view"] = place("data-row-view")
+            parts["row_view"] = piece("data-row-view")
     return parts

@@ -35,6 +35,7 @@ LEAST_TOKEN = 12  # characters
 _STANDBY_AFTER = 6.0  # seconds from the start, if no page has asked for anything by then
 _LAST_ANSWERS = 0.3  # seconds
 _LARGEST_UPLOAD = "8gb"
+_FIRST_DRIVER_CALL = 5.0  # seconds that waking an NVIDIA driver may take
 
 
 def create_app(studio: Studio, *, bound: str = "127.0.0.1", port: int = 7860, token: str | None = None) -> FastAPI:
@@ -139,6 +140,7 @@ def _run(listener: socket.socket, host: str, port: int, open_browser: bool, toke
                 _tell(say("server.token"))
             _tell(say("server.stop_how"))
             threading.Thread(target=supervisor.adopt, name="adopt", daemon=True).start()
+            threading.Thread(target=_tell_of_unused_card, name="card", daemon=True).start()
             # The standby's imports would compete with the page that is just being opened.
             standby = threading.Timer(_STANDBY_AFTER, supervisor.launcher.prepare)
             standby.daemon = True
@@ -160,6 +162,15 @@ def _run(listener: socket.socket, host: str, port: int, open_browser: bool, toke
         chat.unload()
         supervisor.close()
         _tell(say("server.ended_running" if training else "server.ended"))
+
+
+def _tell_of_unused_card() -> None:
+    """A card that the installed torch can't use is said at once; else training would only be slow."""
+    from studio.workspace.hardware import torch_build_problem
+
+    problem = torch_build_problem(deadline=_FIRST_DRIVER_CALL)
+    if problem:
+        _tell(problem)
 
 
 class _Server(uvicorn.Server):

@@ -67,6 +67,8 @@ class ChatModel:
         source = tuned if tuned and (tuned / "tokenizer_config.json").is_file() else folder
         self._tokenizer = load_tokenizer(source)
         if tuned and self._adapter:
+            if not (tuned / "adapter_model.safetensors").is_file():
+                raise ModelError(f"The adapter in {tuned} has no safetensors weights.", "Resume or repeat its run.")
             from peft import PeftModel
 
             base = PeftModel.from_pretrained(base, str(tuned), adapter_name=TUNED, is_trainable=False)

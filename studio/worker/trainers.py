@@ -86,7 +86,7 @@ def _plain_head(causal: Any, ids: torch.Tensor) -> bool:
         with torch.no_grad():
             logits = causal(input_ids=ids, use_cache=False).logits
             hidden = causal.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            return torch.allclose(causal.get_output_embeddings()(hidden).float(), logits.float(), 1e-5, 1e-6)
+            return bool(torch.allclose(causal.get_output_embeddings()(hidden).float(), logits.float(), 1e-5, 1e-6))
     finally:
         causal.train(was_training)
 

@@ -278,7 +278,9 @@ def _entry(folder: Path, is_bundled: bool) -> DatasetEntry:
     about = read_yaml(folder / "dataset.yaml")
     manner, columns, heldout = about.get("manner") or {}, about.get("columns") or {}, about.get("heldout")
     if not isinstance(manner, dict) or not isinstance(columns, dict):
-        raise ConfigError(_FIELD, f"{folder / 'dataset.yaml'} is damaged.", "Remove that folder and add the file again.")
+        raise ConfigError(
+            _FIELD, f"{folder / 'dataset.yaml'} is damaged.", "Remove that folder and add the file again."
+        )
     return DatasetEntry(
         folder.name,
         str(about.get("title") or folder.name),

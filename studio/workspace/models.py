@@ -114,12 +114,17 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _cached_hub_models() -> list[ModelEntry]:
-    """Models in the Hugging Face cache, by its folder names: scanning its blobs takes seconds on large caches."""
+def hub_cache() -> Path:
+    """Where the Hugging Face cache lies; the studio leaves it where it is."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    return Path(HF_HUB_CACHE)
+
+
+def _cached_hub_models() -> list[ModelEntry]:
+    """Models in the Hugging Face cache, by its folder names: scanning its blobs takes seconds on large caches."""
     found = []
-    for folder in sorted(Path(HF_HUB_CACHE).glob("models--*--*")):
+    for folder in sorted(hub_cache().glob("models--*--*")):
         snapshots = [s for s in folder.glob("snapshots/*") if _has_weights(s)]
         if snapshots and _is_causal_lm(snapshots[-1]):
             name = folder.name.removeprefix("models--").replace("--", "/", 1)

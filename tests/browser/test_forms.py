@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,33 @@ from studio.ui.context import Studio
 from studio.workspace.chat import Chat
 from studio.workspace.supervisor import Supervisor
 from tests.fake_worker import FakeWorkers, until
+from tests.ui.fake_chat import FakeChat
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>${window.pwned=1}{{value}}`\u202egnp.exe'
 
 
 @pytest.fixture
 def address(workers: FakeWorkers) -> Iterator[str]:
-    """A whole studio in this process, on a thread of its own; its workers are stand-ins."""
+    """A whole studio; its workers are stand-ins."""
     supervisor = Supervisor()
     chat = Chat(supervisor.launcher, supervisor.runs)
+    with served(Studio(supervisor, chat)) as address:
+        yield address
+    chat.unload()
+    supervisor.close()
+
+
+@contextmanager
+def served(studio: Studio) -> Iterator[str]:
+    """The address of a studio that runs in this process, on a thread of its own."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        server = _Served(Studio(supervisor, chat), listener)
+        server = _Served(studio, listener)
         server.start()
         until(lambda: server.ready, 60)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server.end()
-    chat.unload()
-    supervisor.close()
 
 
 class _Served(threading.Thread):
@@ -180,6 +188,19 @@ def test_rows_of_somebody_else_are_shown_and_do_nothing(page: Any, address: str,
     page.click("#data-remove-yes")
     says(page, "#data-told", "was removed")
     says(page, "#data-where", "of 320")
+
+
+def test_an_answer_ends_when_its_page_is_left(page: Any, workers: FakeWorkers) -> None:
+    supervisor, fake = Supervisor(), FakeChat(endless=True)
+    with served(Studio(supervisor, fake)) as address:  # type: ignore[arg-type]
+        page.goto(f"{address}?tab=chat")
+        says(page, "#chat-base", "Ask something")
+        page.fill("#chat-input textarea", "hello")
+        page.click("#chat-send")
+        says(page, "#chat-base", "on and on and")
+        page.goto("about:blank")
+        assert until(fake.halted.is_set)
+    supervisor.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

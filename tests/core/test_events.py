@@ -16,7 +16,11 @@ TEXT = st.text(max_size=20)
 COUNT = st.integers(0, 2**53)
 TIME = st.floats(0, 1e12)
 NUMBER = st.floats(allow_nan=True, allow_infinity=True)
-PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | TIME | TEXT, lambda x: st.lists(x) | st.dictionaries(TEXT, x), max_leaves=5)  # fmt: skip
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | TIME | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    max_leaves=5,
+)
 EVENTS = st.one_of(
     st.builds(Stage, TEXT, TEXT, st.none() | COUNT, st.none() | COUNT, TEXT, COUNT, COUNT, TIME),
     st.builds(Metrics, COUNT, COUNT, TIME, TIME, st.dictionaries(TEXT, NUMBER, max_size=4), TIME),
@@ -104,7 +108,11 @@ def test_what_a_newer_studio_adds_to_an_event_is_passed_over() -> None:
     assert back == CheckpointSaved(3, "p", 1.0)
 
 
-@given(st.binary(max_size=100) | st.recursive(PLAIN, lambda x: st.dictionaries(st.sampled_from(["event", "step", "values", "t"]), x | st.sampled_from(["stage", "metrics"]))).map(lambda value: json.dumps(value).encode()))  # fmt: skip
+KEYS = st.sampled_from(["event", "step", "values", "t"])
+LINES = st.recursive(PLAIN, lambda x: st.dictionaries(KEYS, x | st.sampled_from(["stage", "metrics"]))).map(json.dumps)
+
+
+@given(st.binary(max_size=100) | LINES.map(str.encode))
 def test_F55_no_line_makes_reading_raise(line: bytes) -> None:
     event = from_line(line)
     assert event is None or to_line(event)

@@ -6,26 +6,24 @@ import asyncio
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from studio.core.configfile import config_to_yaml
-from studio.core.errors import StudioError
 from studio.ui import chat, chatview, data, dataview, export, exportview, form, train, trainview
 from studio.ui.chatview import Turn
 from studio.ui.context import Studio
 from studio.ui.gradio_import import gr
-from studio.workspace.chat import Chat, ChatTarget, Delta
+from studio.workspace.chat import Chat
 from studio.workspace.datasets import add_dataset, list_datasets
 from studio.workspace.presets import list_presets, load_preset
 from studio.workspace.supervisor import Supervisor
 from tests.fake_worker import FakeWorkers, until
+from tests.ui.fake_chat import FakeChat
 from tests.ui.made_runs import ended, make_run, metrics
 
 T = TypeVar("T")
@@ -312,45 +310,6 @@ def test_what_a_row_cannot_be_read_with_is_told(looking: data.DataTab, length: s
 
 
 # -- Chat --
-
-
-@dataclass
-class FakeChat:
-    """Answers word by word, where asked until it is stopped."""
-
-    endless: bool = False
-    refuses: str = ""
-    breaks: str = ""
-    loaded: ChatTarget | None = None
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    halted: threading.Event = field(default_factory=threading.Event)
-
-    def open(self, target_id: str, progress: Any) -> ChatTarget:
-        progress("Half of it is there")
-        if self.refuses:
-            raise StudioError(self.refuses)
-        self.loaded = ChatTarget(target_id, "A run", "starter", target_id.startswith("run:"))
-        return self.loaded
-
-    def stream(self, conversations: dict[str, Any], **settings: Any) -> Iterator[Delta]:
-        self.halted.clear()
-        self.asked.append({**conversations, "settings": settings})
-        count = 0
-        for word in ("one ", "two ", "three") if not self.endless else iter(lambda: "on and ", None):
-            for column in conversations:
-                yield Delta(column, word, False, count := count + 1, 0.1)
-            if self.breaks:
-                raise StudioError(self.breaks)
-            if self.halted.is_set():
-                break
-        for column in conversations:
-            yield Delta(column, "", True, 10, 2.0)
-
-    def stop(self) -> None:
-        self.halted.set()
-
-    def unload(self) -> None:
-        self.loaded = None
 
 
 class Talk:

@@ -151,6 +151,24 @@ def run_job_until(folder: str, step: int) -> int:
     return job.run_job(Path(folder))
 
 
+def export_and_hang(folder: str, shards: int, mark: str) -> int:
+    """An export in many shards that hangs after so many of them; `mark` appears when it does."""
+    from studio.worker import job
+    from studio.worker.export import merge
+
+    write = merge.ShardWriter._write
+    merge.SHARD_BYTES = 60_000
+
+    def hang(self: Any) -> None:
+        write(self)
+        if len(self.shards) == shards:
+            Path(mark).touch()
+            time.sleep(PATIENCE)
+
+    merge.ShardWriter._write = hang  # type: ignore[method-assign]
+    return job.run_job(Path(folder))
+
+
 def logits(model: str, adapter: str, ids: list[int], out: str) -> None:
     """A model's logits for some tokens, with an adapter laid over it ("" for none), as anybody would load it."""
     import torch

@@ -230,7 +230,9 @@ def test_what_is_loaded_is_what_was_asked_for(chat: Chat, monkeypatch: pytest.Mo
     taught("20261122-1412-a")
     asked: list[dict[str, Any]] = []
     real: Callable[..., Iterator[dict[str, Any]]] = chat.pipe.request
-    monkeypatch.setattr(chat.pipe, "request", lambda op, **fields: (asked.append({"op": op, **fields}), real(op, **fields))[1])
+    monkeypatch.setattr(
+        chat.pipe, "request", lambda op, **fields: (asked.append({"op": op, **fields}), real(op, **fields))[1]
+    )
     chat.open("run:20261122-1412-a")
     chat.open("starter")
     assert [request["op"] for request in asked] == ["load", "load"]

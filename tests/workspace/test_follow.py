@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pytest
 
 from studio.workspace import follow
@@ -41,18 +45,21 @@ def test_only_what_is_new_is_told_of_a_resumed_run(studio: Watched, workers: Fak
     assert [line for line in said if line.startswith("step")] == ["step 2/10  loss 2.800"]
 
 
-def interrupting(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Ctrl-C at the follower's next pauses."""
-    real = follow.time.sleep
-    left = [None] * times
+def pausing(monkeypatch: pytest.MonkeyPatch, *acts: Callable[[], None]) -> None:
+    """At each of the follower's next pauses one of these is done, and then Ctrl-C pressed."""
+    left = list(acts)
 
     def sleep(seconds: float) -> None:
-        real(seconds)
+        time.sleep(seconds)
         if left:
-            left.pop()
+            left.pop(0)()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(follow.time, "sleep", sleep)
+    monkeypatch.setattr(follow, "time", SimpleNamespace(sleep=sleep, time=time.time))
+
+
+def nothing() -> None:
+    pass
 
 
 def test_the_first_interrupt_lets_the_run_save(
@@ -61,7 +68,7 @@ def test_the_first_interrupt_lets_the_run_save(
     workers.script = "sign start work end:stopped"
     run_id = studio.start()
     studio.wait(run_id, "running")
-    interrupting(monkeypatch, 1)
+    pausing(monkeypatch, nothing)
     said: list[str] = []
     assert follow_run(studio, run_id, said.append) == 130
     assert any("checkpoint is being saved" in line for line in said)
@@ -75,7 +82,7 @@ def test_the_second_interrupt_leaves_the_run_to_itself(
     workers.script = "sign start wait:go end:stopped"
     run_id = studio.start()
     studio.wait(run_id, "running")
-    interrupting(monkeypatch, 2)
+    pausing(monkeypatch, nothing, nothing)
     said: list[str] = []
     assert follow_run(studio, run_id, said.append) == 130
     assert f"studio runs stop {run_id}" in said[-1]
@@ -90,15 +97,12 @@ def test_an_interrupt_at_the_very_end_changes_nothing(
     workers.script = "sign start wait:go adapter end:finished"
     run_id = studio.start()
     studio.wait(run_id, "running")
-    real = follow.time.sleep
 
-    def sleep(seconds: float) -> None:
-        monkeypatch.setattr(follow.time, "sleep", real)
+    def end() -> None:
         studio.go_on(run_id, "go")
         studio.wait(run_id, "finished")
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(follow.time, "sleep", sleep)
+    pausing(monkeypatch, end)
     assert follow_run(studio, run_id, lambda text: None) == 0
 
 

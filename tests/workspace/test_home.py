@@ -16,9 +16,9 @@ from studio.workspace.home import bundled, existing, is_slug, plain_label, slug
 
 # What has been taken for a name before, beside anything else that can be typed.
 AWKWARD = st.sampled_from(
-    ["..", "/", "\\", "../../etc/passwd", "a/b", "C:\\x", "\0", "a\0b", "\n", "CON", "con", "nul.txt", "LPT9", "aux ", ".", "-", "--",
-     "--output_dir=/x", ";id", "$(id)", "🦙", "👨\u200d👩\u200d👧", "\u202eexe.txt", "مرحبا", "Ä", "A\u0308", "ß", "ﬁ", " x ", "x" * 300,
-     "é" * 300, "-" * 300, "\ud800", "COM¹", "a..b"]
+    ["..", "/", "\\", "../../etc/passwd", "a/b", "C:\\x", "\0", "a\0b", "\n", "CON", "con", "nul.txt", "LPT9", "aux ",
+     ".", "-", "--", "--output_dir=/x", ";id", "$(id)", "🦙", "👨\u200d👩\u200d👧", "\u202eexe.txt", "مرحبا", "Ä",
+     "A\u0308", "ß", "ﬁ", " x ", "x" * 300, "é" * 300, "-" * 300, "\ud800", "COM¹", "a..b"]
 )  # fmt: skip
 NAMES = st.text(max_size=60) | AWKWARD | st.tuples(AWKWARD, AWKWARD).map("".join)
 RESERVED = {"con", "prn", "aux", "nul"} | {f"{name}{n}" for name in ("com", "lpt") for n in range(1, 10)}

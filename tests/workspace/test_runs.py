@@ -63,7 +63,12 @@ def test_a_run_is_summed_up_in_a_line() -> None:
     events = [at(1), at(2, loss=2.5, eval_loss=2.75), at(4, loss=2.0, eval_loss=3.0), Ended("finished", t=300.0)]
     make_run("20261122-1412-a", *events, config=config, label="My run")
     summary = summarise(Runs().get("20261122-1412-a"))
-    assert (summary.id, summary.name, summary.status, summary.method) == ("20261122-1412-a", "My run", "finished", "sft")
+    assert (summary.id, summary.name, summary.status, summary.method) == (
+        "20261122-1412-a",
+        "My run",
+        "finished",
+        "sft",
+    )
     assert (summary.model, summary.dataset, summary.adapter) == ("starter", "mine", "full")
     assert (summary.step, summary.max_steps, summary.elapsed, summary.started) == (4, 20, 8.0, 100.0)
     assert (summary.loss, summary.eval_loss, summary.best_eval_loss, summary.eta) == (2.0, 3.0, 2.75, None)

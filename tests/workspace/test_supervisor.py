@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from studio.core.config import RunConfig
 from studio.core.configfile import load_config, parse_config
 from studio.core.errors import ConfigError, RunError, StudioError
 from studio.core.inputs import Inputs
 from studio.workspace import processes
-from studio.workspace.home import bundled
 from studio.workspace.supervisor import Supervisor
 from tests.fake_worker import GOOD, FakeWorkers, until
 from tests.workspace.conftest import Make, Watched
@@ -355,13 +352,13 @@ def test_F12_a_worker_that_was_adopted_is_ended_too(
 
 
 def test_F12_a_worker_that_still_saves_is_given_time(supervise: Make, workers: FakeWorkers) -> None:
-    studio = supervise(grace=0.6)
+    studio = supervise(grace=1.5)
     workers.script = "sign start obey " + "step:1 " * 2 + "wait:go save:1 end:stopped"
     run_id = studio.start()
     studio.wait(run_id, "running")
     studio.stop(run_id)
-    for _ in range(8):  # it is heard of, over more than the grace in all
-        time.sleep(0.1)
+    for _ in range(10):  # it is heard of, over more than the grace in all
+        time.sleep(0.17)
         with (studio.path(run_id) / "worker.log").open("a", encoding="utf-8") as log:
             log.write("saving\n")
     assert studio.status(run_id) == "stopping"

@@ -49,23 +49,19 @@ def write_merged(source: Source, target: Path) -> None:
             "The base is stored quantized, and merging into quantized weights would lose what was learnt.",
             "Train on the model's 16-bit original, or export the adapter alone.",
         )
-    changes = read_adapter(source.output) if source.is_adapter else {}
-    transposed = bool(source.is_adapter and _adapter_config(source.output).get("fan_in_fan_out"))
-    left = set(changes)
+    changes: dict[str, LowRank] = {}
+    transposed = False
+    if source.is_adapter:
+        transposed = bool(_adapter_config(source.output).get("fan_in_fan_out"))
+        changes = fit(read_adapter(source.output), shapes(source.weights), transposed)
     writer = ShardWriter(target, source)
     dtype = getattr(torch, source.dtype())
     with torch.inference_mode():
         for name, tensor in tensors(source.weights):
             change = changes.get(name)
             if change is not None:
-                left.discard(name)
                 tensor = tensor.float() + change.delta(transposed)
             writer.add(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
-    if left:
-        raise ModelError(
-            f"The adapter changes {sorted(left)[0]}, which the base's files don't hold ({len(left)} such weights).",
-            "Export the adapter alone.",
-        )
     writer.finish()
     source.copy_small_files(target)
 
@@ -99,8 +95,37 @@ def read_adapter(folder: Path) -> dict[str, LowRank]:
     return {name: LowRank(sides["A"], sides["B"], scale) for name, sides in pairs.items()}
 
 
+def fit(changes: dict[str, LowRank], base: dict[str, tuple[int, ...]], transposed: bool) -> dict[str, LowRank]:
+    """The changes under the names that the base's files use: some of those (GPT-2's) leave out the model's own prefix.
+
+    Raises ModelError for a change that has no place there, or another shape.
+    """
+    fitted, left = {}, []
+    for name, change in changes.items():
+        place = name if name in base else name.partition(".")[2]
+        if place not in base:
+            left.append(name)
+            continue
+        shape = (change.b.shape[0], change.a.shape[1])
+        if base[place] != (shape[::-1] if transposed else shape):
+            raise ModelError(
+                f"The adapter was trained on another base: {name} is {shape} there, and {base[place]} in this one.",
+                "Export it with the base that it was trained on.",
+            )
+        fitted[place] = change
+    if left:
+        raise ModelError(
+            f"The adapter changes {sorted(left)[0]}, which the base's files don't hold ({len(left)} such weights).",
+            "Export the adapter alone.",
+        )
+    return fitted
+
+
 def shard_files(folder: Path) -> list[Path]:
-    """A model's safetensors files, in the order of its index."""
+    """The safetensors files that transformers would read, in the order of their index."""
+    whole = folder / "model.safetensors"
+    if whole.is_file():
+        return [whole]
     index = read_json(folder / "model.safetensors.index.json")
     if index:
         return [folder / name for name in dict.fromkeys(index["weight_map"].values())]
@@ -115,13 +140,18 @@ def tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, file.get_tensor(name)
 
 
-def tensor_count(folder: Path) -> int:
-    """How many numbers a model's files hold, from their headers."""
-    total = 0
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of a model, from its files' headers."""
+    found: dict[str, tuple[int, ...]] = {}
     for path in shard_files(folder):
         with safe_open(str(path), framework="pt") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
+            found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return found
+
+
+def tensor_count(folder: Path) -> int:
+    """How many numbers a model's files hold."""
+    return sum(math.prod(shape) for shape in shapes(folder).values())
 
 
 class ShardWriter:
