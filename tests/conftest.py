@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fake_worker import FakeWorkers
 
@@ -20,6 +21,11 @@ os.environ["HF_HOME"] = _HUB.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "STUDIO_TOKEN"):
     os.environ.pop(_variable, None)
+
+
+# A busy machine is no fault: what hypothesis tries may take as long as it takes.
+settings.register_profile("studio", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("studio")
 
 
 @pytest.fixture(autouse=True)

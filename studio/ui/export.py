@@ -95,7 +95,7 @@ class ExportTab:
         picked = str(event._data.get("pick"))
         for job in self.studio.supervisor.exports():
             if job.id == picked and job.state.status in LIVE:
-                job.folder.stop.touch()
+                self.studio.supervisor.stop_export(job)
         return self._look()
 
     # -- what they share ----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ mend it. Reads no files and starts nothing; what memory and time it takes isn't 
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import yaml
 from studio.core.config import RunConfig
 from studio.core.configfile import override, parse_config
 from studio.core.errors import ConfigError
+from studio.core.schedule import optimizer_steps, split_sizes
 from studio.ui import shown
 from studio.ui.spelling import number
 from studio.ui.text_forms import say
@@ -47,23 +47,9 @@ class Advice:
 
 
 def split(config: RunConfig, rows: int) -> tuple[int, int]:
-    """Rows to learn from, and rows held out, if all `rows` of a file can be used. A share is at least one row."""
-
-    def share(part: float, of: int) -> int:
-        return min(max(round(part * of), 1), of - 1) if part > 0 and of > 1 else 0
-
-    rows = min(rows, config.dataset.max_samples or rows)
-    test = share(config.dataset.test_split, rows)
-    validation = share(config.dataset.validation_split, rows - test)
-    return rows - test - validation, test + validation
-
-
-def steps(config: RunConfig, rows: int) -> int:
-    """Optimizer steps of a run over `rows` rows to learn from, packing aside."""
-    knobs = config.training
-    batches = math.ceil(rows / knobs.per_device_train_batch_size)
-    whole = max(math.ceil(math.ceil(batches / knobs.gradient_accumulation_steps) * knobs.num_train_epochs), 1)
-    return min(whole, knobs.max_steps) if knobs.max_steps else whole
+    """Rows to learn from, and rows held out, if all `rows` of a file can be used."""
+    sizes = split_sizes(config.dataset, min(rows, config.dataset.max_samples or rows))
+    return sizes.train, sizes.validation + sizes.test
 
 
 def effective_batch(config: RunConfig) -> int:
@@ -106,7 +92,7 @@ def _rows(config: RunConfig, facts: Facts) -> str:
 def _steps(config: RunConfig, facts: Facts) -> str:
     if facts.rows is None:
         return shown.count(config.training.max_steps) if config.training.max_steps else say("plan.steps.unknown")
-    told = shown.count(steps(config, split(config, facts.rows)[0]))
+    told = shown.count(optimizer_steps(config, split(config, facts.rows)[0]))
     return say("plan.steps.packed", steps=told) if config.training.packing else told
 
 

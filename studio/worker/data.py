@@ -22,6 +22,7 @@ from studio.core.errors import DataError
 from studio.core.formats import FORMATS, Example, Format, RowProblem, recognise, to_example
 from studio.core.inputs import DatasetInput
 from studio.core.rows import Line, read_rows
+from studio.core.schedule import split_sizes
 from studio.worker.encode import Encoded, Encoder
 
 Progress = Callable[[int], None]
@@ -141,8 +142,7 @@ def prepare(
 
 def _split(rows: list[Encoded], section: DatasetSection, seed: int, report: DataReport) -> Prepared:
     order = np.random.default_rng(seed).permutation(len(rows))
-    test = _share(section.test_split, len(rows))
-    validation = _share(section.validation_split, len(rows) - test)
+    _, validation, test = split_sizes(section, len(rows))
     held, tested = set(order[:validation].tolist()), set(order[validation : validation + test].tolist())
     kept = [row for i, row in enumerate(rows) if i not in held and i not in tested]
     if not kept:
@@ -155,11 +155,6 @@ def _split(rows: list[Encoded], section: DatasetSection, seed: int, report: Data
     report.loss_tokens = sum(sum(row.loss) for row in kept)
     report.longest = max(len(row.ids) for row in rows)
     return Prepared(_dataset(kept), _dataset([rows[i] for i in sorted(held)]) if held else None, report)
-
-
-def _share(share: float, rows: int) -> int:
-    """At least one row of a share that was asked for, if one can be spared."""
-    return min(max(round(share * rows), 1), rows - 1) if share > 0 and rows > 1 else 0
 
 
 def _dataset(rows: list[Encoded]) -> Any:

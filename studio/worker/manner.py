@@ -8,35 +8,48 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-_BATCH = 16
+_BATCH = 10
+_LONGEST = 120.0  # seconds: on a slow machine fewer prompts are asked rather than the run held up
 
 
 def manner_shares(
-    model: Any, tokenizer: Any, prompts_file: Path, pattern: str, max_new_tokens: int = 96
+    model: Any,
+    tokenizer: Any,
+    prompts_file: Path,
+    pattern: str,
+    *,
+    max_new_tokens: int = 72,
+    progress: Callable[[int, int], None] = lambda asked, all: None,
 ) -> dict[str, Any]:
     """Shares (0 to 1) of held-out prompts whose answer matches `pattern` in full: `run`, and `base` for an adapter.
 
-    `prompts_file`: jsonl rows with `prompt`. The answers stand in `answers`, for a person to read.
+    `prompts_file`: jsonl rows with `prompt`. `prompts` counts those that were asked; the answers stand in `answers`,
+    for a person to read. `progress(asked, all)` may raise to end it.
     """
     with prompts_file.open(encoding="utf-8") as file:
         prompts = [json.loads(line)["prompt"] for line in file if line.strip()]
     taught = re.compile(pattern)
-    found: dict[str, Any] = {"prompts": len(prompts), "answers": []}
-    tuned = answer(model, tokenizer, prompts, max_new_tokens)
-    found["run"] = _share(taught, tuned)
-    base = None
-    if hasattr(model, "disable_adapter"):
-        with model.disable_adapter():
-            base = answer(model, tokenizer, prompts, max_new_tokens)
-        found["base"] = _share(taught, base)
-    for i, prompt in enumerate(prompts):
-        found["answers"].append({"prompt": prompt, "run": tuned[i], **({"base": base[i]} if base else {})})
-    return found
+    began = time.monotonic()
+    asked: list[str] = []
+    columns = ("run", "base") if hasattr(model, "disable_adapter") else ("run",)
+    answers: dict[str, list[str]] = {name: [] for name in columns}
+    while len(asked) < len(prompts) and time.monotonic() - began < _LONGEST:
+        progress(len(asked), len(prompts))
+        batch = prompts[len(asked) : len(asked) + _BATCH]
+        asked += batch
+        answers["run"] += answer(model, tokenizer, batch, max_new_tokens)
+        if "base" in answers:
+            with model.disable_adapter():
+                answers["base"] += answer(model, tokenizer, batch, max_new_tokens)
+    table = [{"prompt": prompt, **{name: told[i] for name, told in answers.items()}} for i, prompt in enumerate(asked)]
+    return {"prompts": len(asked), **{name: _share(taught, told) for name, told in answers.items()}, "answers": table}
 
 
 def _share(taught: re.Pattern[str], answers: list[str]) -> float:
@@ -44,25 +57,23 @@ def _share(taught: re.Pattern[str], answers: list[str]) -> float:
 
 
 def answer(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) -> list[str]:
-    """Greedy replies to single user messages, generated in batches padded on the left."""
+    """Greedy replies to single user messages, generated in one batch padded on the left."""
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     was_training = model.training
     model.eval()
-    replies: list[str] = []
     try:
-        for first in range(0, len(prompts), _BATCH):
-            batch = tokenizer.apply_chat_template(
-                [[{"role": "user", "content": prompt}] for prompt in prompts[first : first + _BATCH]],
-                add_generation_prompt=True,
-                tokenize=True,
-                padding=True,
-                return_dict=True,
-                return_tensors="pt",
-            ).to(model.device)
-            with torch.inference_mode():
-                out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
-            replies += tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        batch = tokenizer.apply_chat_template(
+            [[{"role": "user", "content": prompt}] for prompt in prompts],
+            add_generation_prompt=True,
+            tokenize=True,
+            padding=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(model.device)
+        with torch.inference_mode():
+            out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
     finally:
         tokenizer.padding_side = side
         model.train(was_training)
-    return replies
+    told: list[str] = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return told

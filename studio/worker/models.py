@@ -23,6 +23,8 @@ Report = Callable[[str, "int | None", "int | None"], None]
 # What a causal language model needs; pickled weights and modelling code are never downloaded.
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt"]
 
+_PATIENCE = 10.0  # seconds for the hub to answer a question
+
 
 def fetch(model: ModelInput, report: Report) -> Path:
     """The model's folder on this machine, downloaded first if it isn't here. Raises ModelError."""
@@ -39,43 +41,61 @@ def fetch(model: ModelInput, report: Report) -> Path:
 
 
 def _fetch_from_hub(model: ModelInput, report: Report) -> Path:
-    from huggingface_hub import snapshot_download
+    """A hub model's snapshot, whole; the copy in the cache where the hub can't be asked."""
+    from huggingface_hub import HfApi, get_session, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    report(f"Downloading {model.name}", None, None)
+    options: dict[str, Any] = {"revision": model.revision, "allow_patterns": HUB_FILES}
+    # By itself the hub's client would wait for ever for a server that takes a question and never answers.
+    get_session().timeout = _PATIENCE
+    try:
+        HfApi().model_info(model.name, revision=model.revision, timeout=_PATIENCE)
+        folder = snapshot_download(model.name, **options, tqdm_class=_progress_bar(model.name, report))
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, (HfHubHTTPError, OfflineModeIsEnabled)):
+            raise  # a full disk, say
+        try:
+            folder = snapshot_download(model.name, **options, local_files_only=True)
+        except (LocalEntryNotFoundError, ValueError):
+            raise _refusal(model, error) from None
+    path = Path(folder)
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(f"{model.name} has no safetensors weights.", "Choose a model that has them.")
+    return path
+
+
+def _refusal(model: ModelInput, error: Exception) -> ModelError:
+    """What the hub said, in a sentence with the next step."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    report(f"Downloading {model.name}", None, None)
-    try:
-        folder = snapshot_download(
-            model.name, revision=model.revision, allow_patterns=HUB_FILES, tqdm_class=_progress_bar(model.name, report)
-        )
-    except GatedRepoError:
-        raise ModelError(
+    if isinstance(error, GatedRepoError):
+        return ModelError(
             f"{model.name} asks you to accept its licence first.",
             "Open its page on the Hugging Face hub, accept, and set a token with `hf auth login`.",
-        ) from None
-    except RevisionNotFoundError:
-        raise ModelError(f"{model.name} has no revision {model.revision!r}.", "Check model.revision.") from None
-    except RepositoryNotFoundError:
-        raise ModelError(
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ModelError(f"{model.name} has no revision {model.revision!r}.", "Check model.revision.")
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        return ModelError(
             f"The Hugging Face hub has no model {model.name!r}, or it is private.",
             "Check the spelling; for a private model set a token with `hf auth login`.",
-        ) from None
-    except LocalEntryNotFoundError:
-        raise ModelError(
-            f"{model.name} isn't on this machine and the Hugging Face hub can't be reached.",
-            "Connect to the internet, or choose a model that is here.",
-        ) from None
-    except HfHubHTTPError as error:
-        raise ModelError(f"The Hugging Face hub refused {model.name} ({error}).", "Try again later.") from None
-    path = Path(folder)
-    if not any(path.glob("*.safetensors")):
-        raise ModelError(f"{model.name} has no safetensors weights.", "Choose a model that has them.")
-    return path
+        )
+    if isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError):
+        status = error.response.status_code
+        hint = "Check your token with `hf auth whoami`." if status in (401, 403) else "Try again later."
+        return ModelError(f"The Hugging Face hub refused {model.name} (status {status}).", hint)
+    return ModelError(
+        f"{model.name} isn't on this machine and the Hugging Face hub can't be reached.",
+        "Connect to the internet, or choose a model that is here.",
+    )
 
 
 def _progress_bar(name: str, report: Report) -> type:

@@ -25,7 +25,7 @@ from studio.worker.callback import StudioCallback
 from studio.worker.data import Prepared, check_same_data, prepare
 from studio.worker.device import Setup, resolve
 from studio.worker.encode import Encoder
-from studio.worker.job import Job, peak_rss
+from studio.worker.job import Job, Stopped, peak_rss
 from studio.worker.manner import manner_shares
 from studio.worker.models import fetch, load_model, load_tokenizer
 from studio.worker.trainers import build_trainer
@@ -150,13 +150,21 @@ def _check_manner(job: Job, inputs: Inputs, trainer: Any, tokenizer: Any) -> dic
     """
     if not (inputs.dataset.manner and inputs.dataset.heldout) or job.stop_asked():
         return {}
-    job.stage("evaluate", "Asking held-out questions")
+
+    def progress(asked: int, all: int) -> None:
+        job.check_stop()
+        job.stage("evaluate", "Asking held-out questions", asked, all, "questions")
+
     try:
-        shares = manner_shares(trainer.model, tokenizer, Path(inputs.dataset.heldout), inputs.dataset.manner)
+        shares = manner_shares(
+            trainer.model, tokenizer, Path(inputs.dataset.heldout), inputs.dataset.manner, progress=progress
+        )
         folder = job.folder.path / "evaluation"
         folder.mkdir(exist_ok=True)
         text = json.dumps(shares, ensure_ascii=False, indent=1)
         (folder / "manner.json").write_text(text, encoding="utf-8")
+    except Stopped:
+        return {}
     except Exception as error:  # noqa: BLE001 - see above
         sys.stderr.write(f"the held-out questions couldn't be asked: {error!r}\n")
         job.note("warning", f"The held-out questions couldn't be asked ({type(error).__name__}).")

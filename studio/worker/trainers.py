@@ -19,6 +19,7 @@ from transformers import EarlyStoppingCallback
 from trl import SFTConfig, SFTTrainer
 
 from studio.core.config import RunConfig
+from studio.core.schedule import optimizer_steps
 from studio.worker.adapters import peft_config
 from studio.worker.data import Prepared
 from studio.worker.device import Setup
@@ -104,21 +105,13 @@ def _cross_entropy_sum(hidden: torch.Tensor, head: Any, labels: torch.Tensor) ->
     return torch.stack(pieces).sum()
 
 
-def steps_of(config: RunConfig, rows: int) -> int:
-    """Optimizer steps of a whole run over `rows` rows (packing aside)."""
-    knobs = config.training
-    batches = math.ceil(rows / knobs.per_device_train_batch_size)
-    steps = math.ceil(math.ceil(batches / knobs.gradient_accumulation_steps) * knobs.num_train_epochs)
-    return min(steps, knobs.max_steps) if knobs.max_steps else max(steps, 1)
-
-
 def training_arguments(config: RunConfig, setup: Setup, data: Prepared, output: Path) -> dict[str, Any]:
     """What every method's arguments share, under transformers' names.
 
     Every value that matters is set, none left to a default.
     """
     knobs = config.training
-    steps = steps_of(config, data.report.train)
+    steps = optimizer_steps(config, data.report.train)
     has_validation = data.validation is not None
     return {
         "output_dir": str(output),

@@ -139,7 +139,7 @@ def follow_export(supervisor: Supervisor, job: ExportJob, say: Say) -> ExportJob
                 return job
             time.sleep(_POLL)
         except KeyboardInterrupt:
-            job.folder.stop.touch()
+            supervisor.stop_export(job)
 
 
 def wait_until_ended(supervisor: Supervisor, run_id: str) -> Run:

@@ -153,6 +153,10 @@ class Supervisor:
         self._watch(folder)
         return read_export(folder.path)
 
+    def stop_export(self, job: ExportJob) -> None:
+        """Cancel an export: nothing of it will be left."""
+        job.folder.stop.touch()
+
     def exports(self) -> list[ExportJob]:
         """Every export, newest first."""
         found = []

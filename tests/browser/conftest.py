@@ -94,7 +94,7 @@ def window(studio_home: Path) -> Iterator[Window]:
     studio.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: playwright keeps an event loop, and other tests run their own
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 

@@ -31,40 +31,6 @@ def test_the_command_of_an_untouched_preset_is_the_preset() -> None:
     assert plan.command(form.laid_over({}, preset), preset, Path("quickstart.yaml")) == "studio train quickstart.yaml"
 
 
-@given(
-    st.integers(1, 3000),
-    st.floats(0, 0.9),
-    st.floats(0, 0.09),
-    st.integers(1, 64),
-    st.integers(1, 8),
-    st.floats(0.1, 5),
-    st.none() | st.integers(1, 500),
-)
-@settings(deadline=None)  # the first example imports torch
-def test_steps_and_rows_are_the_worker_s_own(
-    rows: int, validation: float, test: float, batch: int, accumulation: int, epochs: float, most: int | None
-) -> None:
-    from studio.worker.data import _share
-    from studio.worker.trainers import steps_of
-
-    config = parse_config(
-        {
-            "dataset": {"validation_split": validation, "test_split": test},
-            "training": {
-                "per_device_train_batch_size": batch,
-                "gradient_accumulation_steps": accumulation,
-                "num_train_epochs": epochs,
-                "max_steps": most,
-            },
-        }
-    )
-    train, held = plan.split(config, rows)
-    tested = _share(test, rows)
-    validated = _share(validation, rows - tested)
-    assert (train, held) == (rows - tested - validated, tested + validated)
-    assert plan.steps(config, train) == steps_of(config, train)
-
-
 @given(st.integers(1, 500), st.integers(1, 500))
 def test_rows_at_most_are_all_that_count(rows: int, most: int) -> None:
     config = parse_config({"dataset": {"max_samples": most, "validation_split": 0.2}})

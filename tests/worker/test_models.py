@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import os
-import pickle
-import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from studio.core.configfile import parse_config
-from studio.core.errors import ModelError
-from studio.core.inputs import ModelInput
 from studio.worker.device import resolve
-from studio.worker.models import fetch, load_model, load_tokenizer
-from tests.tiny import make_tiny_llama, make_tiny_model, tiny_tokenizer
+from studio.worker.models import load_model
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_canaryCanaryCanaryCanaryCanary0000"
@@ -38,6 +28,11 @@ def load(folder: Path, **section: Any) -> Any:
 
 
 # -- the hub ----------------------------------------------------------------------------------------------------------
+
+
+def git_hash(file: Path) -> str:
+    data = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 @dataclass
@@ -67,13 +62,19 @@ class Hub:
             return self.refuse(request, 404, "RepoNotFound")
         folder = self.folders[name]
         if is_api:
-            if parts[-1] not in ("main", name.split("/")[1]):
+            if parts[-1] not in ("main", SHA, name.split("/")[1]):
                 return self.refuse(request, 404, "RevisionNotFound")
-            files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
-            return self.send(request, json.dumps({"id": name, "sha": SHA, "siblings": files}).encode())
+            if parts[2:3] == ["tree"]:
+                tree = [
+                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": git_hash(file)}
+                    for file in sorted(folder.iterdir())
+                ]
+                return self.send(request, json.dumps(tree).encode())
+            return self.send(request, json.dumps({"id": name, "sha": SHA, "siblings": []}).encode())
         if name in self.refusals:
             return self.refuse(request, *self.refusals[name])
-        return self.send(request, (folder / parts[-1]).read_bytes(), {"X-Repo-Commit": SHA, "ETag": f'"{parts[-1]}-1"'})
+        file = folder / parts[-1]
+        return self.send(request, file.read_bytes(), {"X-Repo-Commit": SHA, "ETag": f'"{git_hash(file)}"'})
 
     @staticmethod
     def send(request: Any, body: bytes, headers: dict[str, str] | None = None) -> None:

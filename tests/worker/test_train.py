@@ -23,12 +23,13 @@ from trl import SFTConfig, SFTTrainer
 from studio.core.config import RunConfig
 from studio.core.configfile import parse_config
 from studio.core.inputs import DatasetInput
+from studio.core.schedule import optimizer_steps
 from studio.worker.data import prepare
 from studio.worker.device import resolve
 from studio.worker.encode import Encoder
 from studio.worker.models import load_model, load_tokenizer
 from studio.worker.show import show
-from studio.worker.trainers import CompactSFTTrainer, build_trainer, steps_of
+from studio.worker.trainers import CompactSFTTrainer, build_trainer
 from tests.tiny import CHATML, make_tiny_llama, make_tiny_model, sentence, tiny_rows, tiny_tokenizer
 
 MakeDataset = Callable[..., DatasetInput]
@@ -413,14 +414,16 @@ def test_knobs_reach_the_trainer(tiny_model: Path, dataset: MakeDataset, tmp_pat
     assert trainer.state.max_steps == 10
 
 
-@pytest.mark.parametrize(("rows", "epochs", "most"), [(1, 1, None), (7, 3, None), (22, 2.5, None), (22, 3, 5)])
+@pytest.mark.parametrize(
+    ("rows", "epochs", "most"), [(1, 1, None), (7, 3, None), (22, 2.5, None), (22, 3, 5), (7, 1, 9)]
+)
 def test_steps_are_foretold(
     tiny_model: Path, dataset: MakeDataset, tmp_path: Path, rows: int, epochs: float, most: int | None
 ) -> None:
     wishes = config(training={"max_steps": most, "num_train_epochs": epochs})
     trainer, _ = ours(tiny_model, dataset(ROWS[:rows]), wishes, tmp_path)
     trainer.train()
-    assert steps_of(wishes, rows) == trainer.state.global_step
+    assert optimizer_steps(wishes, rows) == trainer.state.global_step
 
 
 def test_a_run_that_no_longer_improves_stops_early(tiny_model: Path, dataset: MakeDataset, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path, content: bytes) 
             act(path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, derandomize=True)
+@settings(suppress_health_check=list(HealthCheck), max_examples=60, derandomize=True)
 @given(st.data())
 def test_F25_a_damaged_parquet_file_raises_nothing_but_a_data_error(tmp_path: Path, data: st.DataObject) -> None:
     path = write(tmp_path / "rows.parquet", ROWS)

@@ -103,7 +103,7 @@ def test_a_preset_that_became_no_config_is_told_when_it_is_loaded() -> None:
         load_preset("bytes")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=list(HealthCheck), max_examples=50)
 @given(st.text(st.characters(), min_size=1, max_size=20), any_config())
 @example("a\x00b", RunConfig())
 @example("--- \x1b[31m", RunConfig())

@@ -1,0 +1,38 @@
+"""How many rows a run learns from and how many steps it takes: the same answer for the form and for the worker.
+
+In: a config and a number of rows. Out: counts. Knows no files and no tokens: packing, which depends on them, is aside.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from studio.core.config import DatasetSection, RunConfig
+
+
+class Split(NamedTuple):
+    """Rows to learn from, to validate on, and set aside for testing."""
+
+    train: int
+    validation: int
+    test: int
+
+
+def split_sizes(section: DatasetSection, rows: int) -> Split:
+    """How `rows` usable rows are shared out; a share that is asked for is at least one row, if one can be spared."""
+
+    def share(part: float, of: int) -> int:
+        return min(max(round(part * of), 1), of - 1) if part > 0 and of > 1 else 0
+
+    test = share(section.test_split, rows)
+    validation = share(section.validation_split, rows - test)
+    return Split(rows - test - validation, validation, test)
+
+
+def optimizer_steps(config: RunConfig, rows: int) -> int:
+    """Optimizer steps of a whole run over `rows` rows; as in transformers, `max_steps` overrules the epochs."""
+    knobs = config.training
+    batches = math.ceil(rows / knobs.per_device_train_batch_size)
+    steps = math.ceil(math.ceil(batches / knobs.gradient_accumulation_steps) * knobs.num_train_epochs)
+    return knobs.max_steps or max(steps, 1)
