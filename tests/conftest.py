@@ -7,6 +7,7 @@ for tests that ask for it. huggingface_hub reads its variables once, when it is 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.fake_worker import FakeWorkers
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job; whoever is started inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HUB = tempfile.TemporaryDirectory(prefix="studio-tests-hub-")
 os.environ["HF_HOME"] = _HUB.name

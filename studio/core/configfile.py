@@ -42,6 +42,16 @@ for _kind in (_Loader, _FastLoader, _Dumper):
     )
 
 
+def _written(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML puts line breaks that ASCII doesn't know between single quotes, and then reads them back as spaces.
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if set(text) & set("\x85\u2028\u2029") else None
+    )
+
+
+_Dumper.add_representer(str, _written)
+
+
 def _load(text: str) -> Any:
     """Raises YAMLError, ValueError, RecursionError. libyaml is kept from what may be nested deeply: it would crash."""
     flat = len(text) < 20_000 and sum(map(text.count, "[{-?")) < 200

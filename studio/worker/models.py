@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from studio.core.config import ModelSection
 from studio.core.errors import ModelError
 from studio.core.inputs import ModelInput
+from studio.core.job import read_json
+from studio.worker.checkpoints import check_header
 from studio.worker.device import Setup
 
 Report = Callable[[str, "int | None", "int | None"], None]
@@ -135,8 +138,6 @@ def load_tokenizer(folder: Path) -> Any:
 
 def load_model(folder: Path, section: ModelSection, setup: Setup) -> Any:
     """The causal language model in a folder, on its device, in the setup's dtype or quantized. Raises ModelError."""
-    from transformers import AutoModelForCausalLM
-
     options: dict[str, Any] = {
         "dtype": setup.weights,
         "attn_implementation": setup.attention,
@@ -147,15 +148,39 @@ def load_model(folder: Path, section: ModelSection, setup: Setup) -> Any:
     if section.quantization != "none":
         options["quantization_config"] = quantization(section, setup)
     try:
-        try:
-            return AutoModelForCausalLM.from_pretrained(str(folder), **options)
-        except ValueError as error:
-            if section.attn_implementation != "auto" or "attention implementation" not in str(error):
-                raise
-            options["attn_implementation"] = "eager"  # every architecture has it; some (Gemma 2) have no other
-            return AutoModelForCausalLM.from_pretrained(str(folder), **options)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        for path in sorted(folder.glob("*.safetensors")):
+            check_header(path)
+        _refuse_foreign_code(read_json(folder / "config.json"))
+        model, found = _from_pretrained(folder, options, section)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
         raise ModelError(f"The model in {folder} can't be loaded ({_short(error)}).", _REPAIR) from error
+    if missing := sorted(found["missing_keys"]):
+        # transformers fills them with random numbers and goes on
+        raise ModelError(f"The model in {folder} lacks {len(missing)} of its weights, {missing[0]} first.", _REPAIR)
+    return model
+
+
+def _from_pretrained(folder: Path, options: dict[str, Any], section: ModelSection) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(str(folder), **options, output_loading_info=True)
+    except ValueError as error:
+        if section.attn_implementation != "auto" or "attention implementation" not in str(error):
+            raise
+        # Every architecture has eager attention; some (Gemma 2) have no other.
+        options = {**options, "attn_implementation": "eager"}
+        model, found = AutoModelForCausalLM.from_pretrained(str(folder), **options, output_loading_info=True)
+    return model, found
+
+
+def _refuse_foreign_code(config: Any) -> None:
+    """A config may name a kernel on the hub, which transformers would fetch and run, whatever else it was told."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            if key.endswith("_implementation") and "/" in str(value):
+                raise ModelError(f"The model's config names code on the hub ({value}), which isn't run here.", _REPAIR)
+            _refuse_foreign_code(value)
 
 
 def quantization(section: ModelSection, setup: Setup) -> Any:

@@ -27,6 +27,7 @@ from tests.core.any_config import any_config
 
 @given(any_config())
 @example(parse_config({"dataset": {"system_prompt": "2e-4", "columns": {"text": "1e5"}}}))
+@example(parse_config({"dataset": {"system_prompt": "a\x85b\u2028c\u2029d"}}))
 @example(parse_config({"training": {"learning_rate": 2e-4}}))
 @example(parse_config({"training": {"learning_rate": 1.2345678901234567e-300}}))
 def test_a_config_comes_back_from_yaml_as_it_was(config: RunConfig) -> None:

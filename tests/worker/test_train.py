@@ -379,7 +379,7 @@ def test_the_held_out_loss_is_the_models_own(tiny_model: Path, dataset: MakeData
     trainer, _ = ours(tiny_model, dataset(ROWS), wishes, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tiny_model).eval()
     losses = [
-        float(model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss)
+        model(input_ids=torch.tensor([row["input_ids"]]), labels=torch.tensor([row["labels"]])).loss.item()
         for row in trainer.eval_dataset
     ]
     assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)

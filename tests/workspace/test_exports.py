@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from studio.core.config import ExportConfig
 from studio.core.errors import RunError, TargetError
+from studio.workspace import processes
 from studio.workspace.follow import follow_export
 from studio.workspace.runs import Run, read_export
 from studio.workspace.supervisor import Supervisor, check_target
@@ -118,6 +120,29 @@ def test_an_export_does_not_wait_for_a_run(studio: Watched, workers: FakeWorkers
     job = studio.export(ExportConfig(run=run.id, out=str(tmp_path / "out")))
     assert ends(studio, job.id) == "finished"
     assert studio.status(busy) == "running"
+
+
+def test_an_export_is_cancelled_like_a_run_is_stopped(
+    studio: Watched, workers: FakeWorkers, run: Run, tmp_path: Path
+) -> None:
+    workers.script = "sign start obey end:stopped"
+    job = studio.export(ExportConfig(run=run.id, out=str(tmp_path / "out")))
+    until(lambda: read_export(job.folder.path).state.status == "running")
+    studio.stop_export(job)
+    assert ends(studio, job.id) == "stopped"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_F12_an_export_that_ignores_its_cancelling_is_ended(
+    supervise: Make, workers: FakeWorkers, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "end", partial(processes.end, grace=0.2))
+    workers.script = "deaf sign start wait:never"
+    studio = supervise(grace=0.3)
+    job = studio.export(ExportConfig(run=run.id, out=str(tmp_path / "out")))
+    until(lambda: read_export(job.folder.path).state.status == "running")
+    studio.stop_export(job)
+    assert ends(studio, job.id) == "stopped"
 
 
 def test_a_run_without_a_result_is_not_exported(studio: Watched, workers: FakeWorkers, tmp_path: Path) -> None:
