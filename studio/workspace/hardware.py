@@ -20,12 +20,14 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
+from studio.workspace.memory import ram
 from studio.workspace.nvml import DriverReading, DriverWatch, Gpu, GpuProcess
+from studio.workspace.systemfiles import lines
 
 __all__ = ["Gpu", "GpuProcess", "Machine", "read_machine", "torch_build_problem", "versions"]
 
@@ -119,7 +121,7 @@ class _MachineWatch:
 
     def _look(self, disk_path: Path) -> Machine:
         reading = self.driver.read()
-        ram_total, ram_used, ram_available = _ram()
+        ram_total, ram_used, ram_available = ram(ROOT)
         disk_total, disk_free = _disk(disk_path)
         return Machine(
             gpus=reading.gpus,
@@ -178,7 +180,7 @@ def _cpu_count() -> int:
 
 @functools.cache
 def _cpu_name(root: Path) -> str:
-    for line in _lines(root / "proc/cpuinfo"):
+    for line in lines(root / "proc/cpuinfo"):
         key, _, value = line.partition(":")
         if key.strip() == "model name" and value.strip():
             return value.strip()
@@ -209,83 +211,6 @@ def _disk(path: Path) -> tuple[int | None, int | None]:
     return None, None
 
 
-def _ram() -> tuple[int | None, int | None, int | None]:
-    """Total, used and available bytes for this process; used is all that isn't available."""
-    try:
-        memory = psutil.virtual_memory()
-    except _UNTOLD:
-        return None, None, None
-    group = _cgroup_memory(ROOT)
-    if group is None or group.limit >= memory.total:
-        return memory.total, memory.total - memory.available, memory.available
-    # The host may have less left than the group is allowed.
-    return group.limit, group.limit - group.available, min(group.available, memory.available)
-
-
-class _GroupMemory(NamedTuple):
-    limit: int  # bytes
-    available: int  # bytes
-
-
-class _GroupFiles(NamedTuple):
-    """What the kernel calls a group's memory files; cache that it would give up at once doesn't count as used."""
-
-    limit: str
-    used: str
-    reclaimable: str
-
-
-_GROUP_V1 = _GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_GROUP_V2 = _GroupFiles("memory.max", "memory.current", "inactive_file")
-
-
-def _cgroup_memory(root: Path) -> _GroupMemory | None:
-    """The tightest memory limit among the control groups around this process, and the least that is left in one."""
-    groups = [
-        _GroupMemory(limit, max(0, limit - used))
-        for files, folders in ((_GROUP_V1, _group_folders(root, v2=False)), (_GROUP_V2, _group_folders(root, v2=True)))
-        for folder in folders
-        for limit, used in [_group_figures(folder, files)]
-        if limit is not None
-    ]
-    if not groups:
-        return None
-    return _GroupMemory(min(group.limit for group in groups), min(group.available for group in groups))
-
-
-def _group_figures(folder: Path, files: _GroupFiles) -> tuple[int | None, int]:
-    """A group's limit (None without one, written "max" in version 2) and what it uses, in bytes."""
-    limit, used = _number(_lines(folder / files.limit)), _number(_lines(folder / files.used)) or 0
-    counts = dict(line.partition(" ")[::2] for line in _lines(folder / "memory.stat"))
-    return limit, max(0, used - (_number([counts.get(files.reclaimable, "")]) or 0))
-
-
-def _group_folders(root: Path, v2: bool) -> list[Path]:
-    """The folders of this process's memory group and of all around it, as far as they can be seen from here."""
-    member = None
-    for line in _lines(root / "proc/self/cgroup"):
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if (number == "0" and not controllers) if v2 else "memory" in controllers.split(","):
-            member = path
-    if member is None:
-        return []
-    for line in _lines(root / "proc/self/mountinfo"):
-        place, _, kind = line.partition(" - ")
-        where, what = place.split(), kind.split()
-        if len(where) < 5 or not what:
-            continue
-        if what[0] == "cgroup2" if v2 else what[0] == "cgroup" and "memory" in what[-1].split(","):
-            mount = root / where[4].replace("\\040", " ").lstrip("/")
-            try:
-                inside = PurePosixPath(member).relative_to(where[3])
-            except ValueError:  # a container that sees its own group alone, and the host's name for it
-                inside = PurePosixPath()
-            parts = () if ".." in inside.parts else inside.parts
-            return [mount.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
-    return []
-
-
 def _gpu_note(reading: DriverReading) -> str | None:
     """The driver's note; without one and without a card, why there is none."""
     if reading.note is not None or reading.gpus:
@@ -311,8 +236,8 @@ def _card_makers(root: Path) -> set[str]:
         return {"Apple"} if platform.machine() == "arm64" else set()
     makers = set()
     for vendor in root.glob("sys/bus/pci/devices/*/vendor"):
-        maker = _MAKERS.get("".join(_lines(vendor)))
-        if maker and "".join(_lines(vendor.with_name("class"))).startswith(_CARD_CLASSES):
+        maker = _MAKERS.get("".join(lines(vendor)))
+        if maker and "".join(lines(vendor.with_name("class"))).startswith(_CARD_CLASSES):
             makers.add(maker)
     return makers
 
@@ -334,7 +259,7 @@ def _torch_build() -> _TorchBuild | None:
     if spec is None:
         return None
     folders = spec.submodule_search_locations or []
-    text = "\n".join(line for folder in folders for line in _lines(Path(folder) / "version.py"))
+    text = "\n".join(line for folder in folders for line in lines(Path(folder) / "version.py"))
     facts: dict[str, str | None] = {}
     try:
         for node in ast.parse(text).body:
@@ -349,18 +274,6 @@ def _torch_build() -> _TorchBuild | None:
         local = versions()["torch"].partition("+")[2]
         return _TorchBuild(None, None, None) if local == "cpu" else None
     return _TorchBuild(facts["cuda"], facts.get("hip"), facts.get("xpu"))
-
-
-def _lines(path: Path) -> list[str]:
-    """A system file's lines, none where it isn't there or may not be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except (OSError, ValueError):
-        return []
-
-
-def _number(words: list[str]) -> int | None:
-    return int(words[0]) if words and words[0].strip().isdecimal() else None
 
 
 _watch = _MachineWatch()
