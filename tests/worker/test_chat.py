@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -299,6 +300,19 @@ def test_S13_an_adapter_that_is_a_pickle_is_never_opened(tiny_model: Path, train
     (adapter / "adapter_model.safetensors").unlink()
     (adapter / "adapter_model.bin").write_bytes(pickle.dumps(Evil(mark)))
     with pytest.raises(ModelError, match="safetensors"):
+        Talk(tiny_model, adapter)
+    assert not mark.exists()
+
+
+def test_S12_code_that_comes_with_an_adapter_is_never_run(tiny_model: Path, trained: JobFolder, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    adapter = shutil.copytree(trained.adapter, tmp_path / "adapter")
+    (adapter / "own.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", encoding="utf-8")
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config["auto_mapping"] = {"base_model_class": "OwnModel", "parent_library": "own"}
+    config["auto_map"] = {"AutoModelForCausalLM": "own.OwnModel"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with contextlib.suppress(ModelError, TypeError):  # an entry that PEFT doesn't know may be refused
         Talk(tiny_model, adapter)
     assert not mark.exists()
 
