@@ -21,35 +21,21 @@ from filelock import FileLock
 
 from studio.core.config import ExportConfig, RunConfig
 from studio.core.configfile import config_to_yaml
-from studio.core.errors import ConfigError, RunError, StudioError, TargetError
+from studio.core.errors import RunError, StudioError
 from studio.core.inputs import Inputs
-from studio.core.job import JobFolder, create_text, read_json, write_text
+from studio.core.job import JobFolder, create_text, read_json
+from studio.core.progress import LIVE
 from studio.workspace import processes
-from studio.workspace.datasets import check_start, resolve_dataset
 from studio.workspace.home import exports_dir, home, plain_label, slug
 from studio.workspace.launcher import Launcher
-from studio.workspace.models import resolve_model
-from studio.workspace.runs import ExportJob, Run, Runs, read_export
+from studio.workspace.runs import ExportJob, Runs, read_export
+from studio.workspace.submission import check_target, prepare_inputs, publish
 
 _Attempt: TypeAlias = tuple[tuple[int, str], int]
 
+_PATIENCE = 10  # graces that a worker which still gives signs of life has for its stop
 _POLL = 0.2  # seconds between a watcher's looks
 _BIRTH = 20.0  # seconds a fresh worker has to make its process.json
-
-
-def prepare_inputs(config: RunConfig, label: str = "") -> Inputs:
-    """What the config's names mean here and now.
-
-    Raises ConfigError for a model, dataset or first rows that won't do.
-    """
-    model = resolve_model(config.model.name_or_path, config.model.revision)
-    dataset = resolve_dataset(config.dataset.path)
-    layout = config.dataset.format if config.dataset.format != "auto" else dataset.format
-    try:
-        check_start(Path(dataset.path), layout, config.dataset.columns or dataset.columns)
-    except StudioError as error:
-        raise ConfigError("dataset.path", error.message, error.hint) from None
-    return Inputs(label, model, dataset)
 
 
 class Supervisor:
@@ -77,7 +63,7 @@ class Supervisor:
             "run.yaml": config_to_yaml(config),
             "inputs.json": Inputs(label, inputs.model, inputs.dataset).to_json(),
         }
-        folder = _publish(self.runs.folder, name, files)
+        folder = publish(self.runs.folder, name, files)
         self._watch(folder, anew=True)
         return folder.id
 
@@ -127,9 +113,10 @@ class Supervisor:
         ):
             if time.time() - left.stat().st_mtime > 60:
                 shutil.rmtree(left, ignore_errors=True)
-        for run in self.runs.list():
-            if run.live:
-                self._watch(run.folder)
+        live = [run.folder for run in self.runs.list() if run.live]
+        live += [export.folder for export in self.exports() if export.state.status in LIVE]
+        for folder in live:
+            self._watch(folder)
 
     # -- exports ------------------------------------------------------------------------------------------------------
 
@@ -141,7 +128,7 @@ class Supervisor:
         out = check_target(Path(config.out), run)
         config = config.model_copy(update={"out": str(out)})
         assert run.inputs is not None, "a run with an output was submitted with its inputs"
-        folder = _publish(
+        folder = publish(
             exports_dir(),
             f"{datetime.now():%Y%m%d-%H%M}-{slug(run.label)}-{config.format}",
             {
@@ -260,66 +247,21 @@ class Supervisor:
             self._note_exit(folder, code, forced, _last_line(folder.log))
 
     def _overdue(self, folder: JobFolder) -> bool:
-        """Whether a stop was asked for more than the grace ago, and nothing has been heard from the worker since."""
+        """Whether a stop was asked for more than the grace ago and nothing was heard from the worker since.
+
+        One that keeps talking is saving something large, but not for ever.
+        """
         with contextlib.suppress(OSError):
             asked = folder.stop.stat().st_mtime
             heard = max((p.stat().st_mtime for p in (folder.events, folder.log) if p.exists()), default=0.0)
-            return time.time() - max(asked, heard) > self.grace
+            now = time.time()
+            return now - max(asked, heard) > self.grace or now - asked > _PATIENCE * self.grace
         return False
 
     def _note_exit(self, folder: JobFolder, code: int, forced: bool, last_line: str) -> None:
         with contextlib.suppress(OSError):
             record = {"code": code, "forced": forced, "time": time.time(), "last_line": last_line}
             create_text(folder.exit, json.dumps(record))
-
-
-def check_target(out: Path, run: Run) -> Path:
-    """An export's target, absolute: it must not exist, or be an empty folder, and not lie inside the run.
-
-    Raises TargetError.
-    """
-    try:
-        target = out.expanduser().absolute()
-        if target.is_symlink():
-            raise TargetError(f"{target} is a link.", "Give a folder that is none.")
-        if target.exists() and not target.is_dir():
-            raise TargetError(f"{target} is a file.", "Give a new folder.")
-        if target.is_dir() and any(target.iterdir()):
-            raise TargetError(f"{target} exists and isn't empty.", "Give a new or an empty folder.")
-        if target.resolve().is_relative_to(run.folder.path.resolve()):
-            raise TargetError(f"{target} lies inside the run.", "Give a folder outside it.")
-        parent = next(p for p in target.parents if p.exists())
-        probe = parent / f".studio-probe-{time.monotonic_ns()}"
-        probe.mkdir()
-        probe.rmdir()
-    except (OSError, ValueError, RuntimeError) as error:  # also a name too long, a NUL in it, `~somebody`
-        reason = getattr(error, "strerror", None) or error
-        raise TargetError(f"{str(out)[:200]} can't be written ({reason}).", "Give another folder.") from None
-    return target
-
-
-def _publish(parent: Path, name: str, files: dict[str, str]) -> JobFolder:
-    """A new job folder with these files, there whole or not at all, under a name nobody else has."""
-    staging = parent / f".new-{name}-{time.monotonic_ns()}"
-    try:
-        staging.mkdir(parents=True)
-        for file, text in files.items():
-            write_text(staging / file, text)
-        for number in range(1, 1000):
-            target = parent / (name if number == 1 else f"{name}-{number}")
-            if target.exists():
-                continue
-            with contextlib.suppress(OSError):  # somebody took the name in between
-                staging.rename(target)
-                return JobFolder(target)
-    except OSError as error:
-        raise StudioError(
-            f"{parent} can't be written ({error.strerror}).",
-            "Free some space or set STUDIO_HOME to another folder.",
-        ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    raise StudioError(f"There are too many jobs named {name}.", "Choose another name.")
 
 
 def _submitted(job: JobFolder) -> tuple[int, str]:

@@ -13,7 +13,7 @@ import pytest
 from studio.core.configfile import config_to_yaml, parse_config
 from studio.core.inputs import DatasetInput
 from studio.core.job import JobFolder
-from studio.workspace.supervisor import prepare_inputs
+from studio.workspace.submission import prepare_inputs
 from tests.tiny import make_tiny_llama, tiny_rows, write_rows
 from tests.worker.forks import Fork, Zygote
 

@@ -27,7 +27,8 @@ from studio.core.job import EventTail, JobFolder
 from studio.worker.export import merge, run
 from studio.worker.export.source import Source
 from studio.workspace.home import runs_dir
-from studio.workspace.supervisor import Supervisor, check_target
+from studio.workspace.submission import check_target
+from studio.workspace.supervisor import Supervisor
 from tests.tiny import make_tiny_gpt2, make_tiny_llama, make_tiny_model
 from tests.worker.conftest import MakeRun
 from tests.worker.forks import Fork

@@ -13,7 +13,8 @@ from studio.core.errors import RunError, TargetError
 from studio.workspace import processes
 from studio.workspace.follow import follow_export
 from studio.workspace.runs import Run, read_export
-from studio.workspace.supervisor import Supervisor, check_target
+from studio.workspace.submission import check_target
+from studio.workspace.supervisor import Supervisor
 from tests.fake_worker import FakeWorkers, until
 from tests.workspace.conftest import Make, Watched
 

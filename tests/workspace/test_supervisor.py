@@ -167,14 +167,14 @@ def test_F23_a_home_that_cannot_be_written_is_told_with_what_to_do(studio: Watch
 
 
 def test_F18_a_full_disk_leaves_no_half_made_run(studio: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    from studio.workspace import supervisor
+    from studio.workspace import submission
 
     def full(path: Path, text: str) -> None:
         if path.name == "inputs.json":
             raise OSError(28, "No space left on device")
         path.write_text(text, encoding="utf-8")
 
-    monkeypatch.setattr(supervisor, "write_text", full)
+    monkeypatch.setattr(submission, "write_text", full)
     with pytest.raises(StudioError, match="No space left on device"):
         studio.start()
     assert nothing_was_made(studio)
