@@ -96,8 +96,9 @@ def window(studio_home: Path) -> Iterator[Window]:
 
 @pytest.fixture(scope="module")  # not longer: playwright keeps an event loop, and other tests run their own
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=60_000)  # the machine may be busy with other tests
     assert CHROMIUM, "these tests need Chromium; install it, or name it in STUDIO_CHROMIUM"
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(

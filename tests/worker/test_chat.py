@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -310,10 +309,10 @@ def test_S12_code_that_comes_with_an_adapter_is_never_run(tiny_model: Path, trai
     (adapter / "own.py").write_text(f"import os\nos.mkdir({str(mark)!r})\n", encoding="utf-8")
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     config["auto_mapping"] = {"base_model_class": "OwnModel", "parent_library": "own"}
-    config["auto_map"] = {"AutoModelForCausalLM": "own.OwnModel"}
     (adapter / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
-    with contextlib.suppress(ModelError, TypeError):  # an entry that PEFT doesn't know may be refused
-        Talk(tiny_model, adapter)
+    talk = Talk(tiny_model, adapter)
+    talk.ask({"tuned": SHORT})
+    assert talk.said("tuned") == "good night"
     assert not mark.exists()
 
 
