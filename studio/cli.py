@@ -99,7 +99,6 @@ def train(
 ) -> None:
     """Train. Exit code 0: finished, 1: failed, 2: bad config, 130: stopped. The last line is the run's folder."""
     from studio.core.configfile import load_config
-    from studio.workspace.follow import follow_run
     from studio.workspace.hardware import torch_build_problem
     from studio.workspace.supervisor import Supervisor
 
@@ -107,10 +106,17 @@ def train(
     run_id = supervisor.submit(load_config(config, set_ or ()), name)
     if problem := torch_build_problem(deadline=5.0):
         say(problem)
+    raise typer.Exit(_followed(supervisor, run_id))
+
+
+def _followed(supervisor: Any, run_id: str) -> int:
+    """Follow a run of a Supervisor to its end; its folder is the last line, its exit code is returned."""
+    from studio.workspace.follow import follow_run
+
     code = follow_run(supervisor, run_id, say)
     supervisor.close()
     put(None, False, str(supervisor.runs.folder / run_id))
-    raise typer.Exit(code)
+    return code
 
 
 @data.command("show")
@@ -240,15 +246,11 @@ def runs_stop(run_id: Annotated[str, typer.Argument(metavar="ID")], as_json: Jso
 @runs.command("resume")
 def runs_resume(run_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """Let a run go on from its last complete checkpoint, and follow it."""
-    from studio.workspace.follow import follow_run
     from studio.workspace.supervisor import Supervisor
 
     supervisor = Supervisor()
     supervisor.resume(run_id)
-    code = follow_run(supervisor, run_id, say)
-    supervisor.close()
-    put(None, False, str(supervisor.runs.folder / run_id))
-    raise typer.Exit(code)
+    raise typer.Exit(_followed(supervisor, run_id))
 
 
 @runs.command("delete")

@@ -26,7 +26,6 @@ class Progress:
     max_steps: int = 0
     epoch: float = 0.0
     started: float | None = None
-    last_event: float | None = None
     elapsed: float = 0.0
     series: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
@@ -36,7 +35,6 @@ class Progress:
 
     def fold(self, event: Event) -> None:
         """Take one more event in."""
-        self.last_event = event.t
         if isinstance(event, Stage):
             self._fold_stage(event)
         elif isinstance(event, Metrics):
