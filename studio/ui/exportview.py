@@ -1,144 +1,72 @@
-"""How the Export tab looks: what to export where, and every export there has been.
+"""How the exports there have been look: what was written, how far it is, whether it is the same model, where it goes.
 
-In: runs and export jobs of the workspace. Out: components, HTML.
+In: export jobs of the workspace, their pushes. Out: HTML, a piece for each, in which everybody else's words are text.
+The page's script puts the pieces into their places and gives their buttons something to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any, get_args
 
-from studio.core.config import ExportConfig
+from studio.core.events import Stage
 from studio.core.inputs import Inputs
+from studio.core.job import EventTail
 from studio.core.progress import LIVE
-from studio.ui import shown
-from studio.ui.gradio_import import gr
-from studio.ui.text_forms import say
+from studio.ui import exportload, shown
+from studio.ui.exportparityview import parity_html
+from studio.ui.text_export import say
+from studio.workspace.home import slug
+from studio.workspace.push import Push
 from studio.workspace.runs import ExportJob
 
-FORMATS = ("merged", "adapter")
-DTYPES = get_args(ExportConfig.model_fields["dtype"].annotation)
-_EMPTY = """element.addEventListener('click', (event) => {
-  if (event.target.closest('[data-go]')) window.studio.open('train');
-});"""
 
-
-@dataclass
-class ExportView:
-    """The components. `suggested` is the target that was put in for the chosen run and format."""
-
-    suggested: Any
-    seen: Any
-    timer: Any
-    empty: Any
-    form: Any
-    run: Any
-    format: Any
-    dtype: Any
-    out: Any
-    problem: Any
-    start: Any
-    history: Any
-
-    @property
-    def choices(self) -> list[Any]:
-        return [self.run, self.format, self.out, self.suggested]
-
-    @property
-    def everything(self) -> list[Any]:
-        return [*self.choices, self.seen, self.timer, self.empty, self.form, self.problem, self.history]
-
-
-def build() -> ExportView:
-    parts: dict[str, Any] = {"suggested": gr.State(""), "seen": gr.State(""), "timer": gr.Timer(1.0, active=False)}
-    parts["empty"] = gr.HTML("", elem_id="export-empty", js_on_load=_EMPTY, apply_default_css=False)
-    with gr.Row(elem_classes=["export"]):
-        with gr.Column(elem_classes=["export-form"], min_width=0, visible=False) as parts["form"]:
-            parts |= _form()
-        with gr.Column(elem_classes=["export-list"], min_width=0):
-            js = f"{shown.PICKS}\n{shown.COPIES % say('copied')}"
-            parts["history"] = gr.HTML("", elem_id="export-history", js_on_load=js, apply_default_css=False)
-    return ExportView(**parts)
-
-
-def _form() -> dict[str, Any]:
-    return {
-        "run": gr.Dropdown(
-            [],
-            label=say("export.run"),
-            info=say("export.run.note"),
-            elem_id="export-run",
-            elem_classes=["knob"],
-            interactive=True,
-        ),
-        "format": gr.Radio(
-            cards(FORMATS),
-            value=FORMATS[0],
-            label=say("export.format"),
-            elem_id="export-format",
-            elem_classes=["knob", "tiles"],
-        ),
-        "dtype": gr.Dropdown(
-            list(DTYPES),
-            value=DTYPES[0],
-            label=say("export.dtype"),
-            info=say("export.dtype.note"),
-            filterable=False,
-            elem_id="export-dtype",
-            elem_classes=["knob"],
-        ),
-        "out": gr.Textbox(
-            label=say("export.out"),
-            info=say("export.out.note"),
-            max_lines=1,
-            elem_id="export-out",
-            elem_classes=["knob"],
-        ),
-        "problem": gr.HTML("", elem_id="export-problem", js_on_load=None, apply_default_css=False),
-        "start": gr.Button(say("export.start"), variant="primary", elem_id="export-start"),
-    }
-
-
-def cards(formats: Sequence[str]) -> list[tuple[str, str]]:
-    """The formats to choose from, each with a title line and what it is for."""
-    return [(f"{say(f'export.{name}')}\n{say(f'export.{name}.note')}", name) for name in formats]
-
-
-def history(jobs: Sequence[ExportJob]) -> str:
-    """Every export, newest first, with the code that loads what is there."""
-    head = f"<h2>{escape(say('export.history'))}</h2>"
-    if not jobs:
-        return f'{head}<p class="st-hint">{escape(say("export.history.none"))}</p>'
-    return f'{head}<div class="exports">{"".join(_entry(job) for job in jobs)}</div>'
-
-
-def _entry(job: ExportJob) -> str:
-    status, path = job.state.status, Path(str(job.result.get("path") or job.config.out))
-    made = status == "finished" and path.is_dir()
-    size = job.result.get("bytes")
+def entry(job: ExportJob, push: Push | None, token: bool) -> str:
+    """One export. `token`: whether the hub's library knows one."""
+    status, path = job.state.status, place(job)
+    made = written(job)
     gone = status == "finished" and not made
-    state = say("export.gone") if gone else say(f"export.status.{status}")
-    facts = [when(job.id), shown.size(size) if made and isinstance(size, int) else ""]
-    below = _progress(job) if status in LIVE else _cause(job) if status != "finished" else ""
+    stage = job.progress.stage
+    doing = "comparing" if status == "running" and stage is not None and stage.name == "parity" else status
+    state = say("export.gone") if gone else say(f"export.status.{doing}")
+    below = ""
+    if status in LIVE:
+        below = f"{_notes(job)}{_progress(job)}"
+    elif status != "finished":
+        below = _cause(job)
+    elif made:
+        below = f"{_notes(job)}{parity_html(job)}{_loads(job, path)}{_away(job, push, token)}"
+    else:
+        below = f'<p class="cause st-hint">{escape(say("export.gone.note"))}</p>'
     return (
-        f'<article class="st-card export-job"><header><h3>{shown.line(label(job), 80)}</h3>'
+        f"<header><h3>{shown.line(label(job), 80)}</h3>"
         f'<span class="st-pill" data-status="{"" if gone else status}">{escape(state)}</span></header>'
-        f'<p class="path">{shown.text(str(path))}</p><p class="under num">{escape(", ".join(filter(None, facts)))}</p>'
-        f"{below}{_loads(job, path) if made else ''}</article>"
+        f'<p class="path"><span>{shown.text(str(path))}</span>{_copy_path(path) if made else ""}</p>'
+        f'<p class="under num">{escape(", ".join(_facts(job, made)))}</p>{below}'
     )
+
+
+def place(job: ExportJob) -> Path:
+    """Where an export lies, or was to lie."""
+    return Path(str(job.result.get("path") or job.config.out))
+
+
+def written(job: ExportJob) -> bool:
+    """Whether it is there."""
+    return job.state.status == "finished" and place(job).is_dir()
 
 
 def label(job: ExportJob) -> str:
     """The run's name and the format."""
+    return f"{run_name(job)}, {say(f'export.{job.config.format}.short')}"
+
+
+def run_name(job: ExportJob) -> str:
     try:
-        name = Inputs.read(job.folder.inputs).label
+        return Inputs.read(job.folder.inputs).label
     except (OSError, ValueError, KeyError, TypeError):
-        name = job.config.run
-    return f"{name}, {say(f'export.{job.config.format}').lower()}"
+        return job.config.run
 
 
 def when(job_id: str) -> str:
@@ -149,19 +77,81 @@ def when(job_id: str) -> str:
         return ""
 
 
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _copy_path(path: Path) -> str:
+    words = escape(say("export.path.copy"))
+    return f'<button type="button" class="st-button small" data-copy-text="{escape(str(path))}">{words}</button>'
+
+
+def _facts(job: ExportJob, made: bool) -> list[str]:
+    found = [when(job.id)]
+    if made:
+        result = job.result
+        if isinstance(result.get("bytes"), int):
+            found.append(shown.size(result["bytes"]))
+        if isinstance(result.get("seconds"), (int, float)):
+            found.append(say("export.facts.seconds", seconds=duration(result["seconds"])))
+        if isinstance(result.get("peak_rss"), int):
+            found.append(say("export.facts.peak", size=shown.size(result["peak_rss"])))
+    return [fact for fact in found if fact]
+
+
+def _notes(job: ExportJob) -> str:
+    """What the worker had to say; what the comparison found is told there."""
+    parity = job.result.get("parity")
+    told = {*(parity.get("problems") or ()), parity.get("skipped")} if isinstance(parity, dict) else set()
+    notes = [note.text for note in job.progress.notes if note.text not in told]
+    return "".join(f'<p class="st-note warn">{shown.text(text, 400)}</p>' for text in notes)
+
+
+# -- while it is written ----------------------------------------------------------------------------------------------
+
+
 def _progress(job: ExportJob) -> str:
     stage = job.progress.stage
-    done, total = (stage.done, stage.total) if stage is not None else (None, None)
-    share = min(100 * done / total, 100.0) if done is not None and total else 0.0
     told = stage.text if stage is not None else say("export.status.queued")
-    figures = f"{shown.size(done)} / {shown.size(total)}" if done is not None and total else ""
+    done, total = (stage.done, stage.total) if stage is not None else (None, None)
+    cancel = f'<button type="button" class="st-button small" data-cancel>{escape(say("export.cancel"))}</button>'
+    return bar(shown.line(told), done, total, pace(job), cancel)
+
+
+def bar(told: str, done: int | None, total: int | None, rate: float | None, button: str) -> str:
+    """A line that says what is done, how far it is and how long it takes, over a bar. `told` and `button` are HTML."""
+    figures = []
+    share = min(100 * done / total, 100.0) if done is not None and total else 0.0
+    if done is not None and total and total > 1:
+        figures.append(f"{shown.size(done)} / {shown.size(total)}")
+        if rate:
+            figures.append(say("export.rate", size=shown.size(int(rate))))
+            figures.append(say("export.left", time=duration((total - done) / rate)))
     return (
-        f'<div class="export-live"><p class="loading" role="status">{shown.line(told)} '
-        f'<span class="num">{figures}</span></p>'
-        f'<button type="button" class="st-button small" data-pick="{escape(job.id)}">'
-        f"{escape(say('export.cancel'))}</button>"
+        f'<div class="export-live"><p class="loading" role="status">{told} '
+        f'<span class="num">{escape(", ".join(figures))}</span></p>{button}'
         f'<span class="bar"><span class="fill" style="width: {share:.1f}%"></span></span></div>'
     )
+
+
+def pace(job: ExportJob) -> float | None:
+    """Bytes a second since the present stage began; None before there is a rate."""
+    first: Stage | None = None
+    last: Stage | None = None
+    for event in EventTail(job.folder.events).read():
+        if isinstance(event, Stage):
+            if last is None or event.name != last.name or event.text != last.text:
+                first = event
+            last = event
+    if first is None or last is None or first.done is None or last.done is None or last.t <= first.t:
+        return None
+    return (last.done - first.done) / (last.t - first.t) or None
 
 
 def _cause(job: ExportJob) -> str:
@@ -170,25 +160,45 @@ def _cause(job: ExportJob) -> str:
     return f'<p class="cause{bad}">{shown.text(told, 500)}</p>' if told else ""
 
 
+# -- and then ---------------------------------------------------------------------------------------------------------
+
+
 def _loads(job: ExportJob, path: Path) -> str:
-    code = shown.code(snippet(job, path), say("copy"), say("export.load.python"))
-    return f'<details class="st-fold"><summary>{escape(say("export.load"))}</summary>{code}</details>'
+    copy = say("export.load.copy")
+    blocks = "".join(shown.code(code, copy, title) for title, code in exportload.commands(job, path))
+    return _fold("load", say("export.load"), f'<div class="inside">{blocks}</div>')
 
 
-def snippet(job: ExportJob, path: Path) -> str:
-    """Python that loads an export: whole with transformers, or the adapter onto its base with PEFT."""
-    lines = ["from transformers import AutoModelForCausalLM, AutoTokenizer", ""]
-    if job.config.format == "adapter":
-        lines = ["from peft import PeftModel", *lines, f"base = AutoModelForCausalLM.from_pretrained({_base(job)!r})"]
-        lines.append(f"model = PeftModel.from_pretrained(base, {str(path)!r})")
-    else:
-        lines.append(f"model = AutoModelForCausalLM.from_pretrained({str(path)!r})")
-    return "\n".join([*lines, f"tokenizer = AutoTokenizer.from_pretrained({str(path)!r})"])
+def _fold(name: str, title: str, inside: str) -> str:
+    return f'<details class="st-fold" data-fold="{name}"><summary>{escape(title)}</summary>{inside}</details>'
 
 
-def _base(job: ExportJob) -> str:
-    try:
-        model = Inputs.read(job.folder.inputs).model
-    except (OSError, ValueError, KeyError, TypeError):
-        return job.config.run
-    return model.path or model.name
+def _away(job: ExportJob, push: Push | None, token: bool) -> str:
+    href = f"api/export/jobs/{escape(job.id)}/zip"
+    zipped = f'<a class="st-button small" href="{href}" download>{escape(say("export.zip"))}</a>'
+    repo = push.repo if push is not None else slug(f"{run_name(job)} {job.config.format}")
+    private = "no" if push is not None and not push.private else "yes"
+    form = (
+        f'<div class="inside" data-push-form data-repo="{escape(repo)}" data-private="{private}" '
+        f'data-token="{"yes" if token else "no"}" data-again="{"yes" if push is not None else "no"}"></div>'
+    )
+    running = push is not None and push.state == "running"
+    fold = _fold("push", say("export.push"), form)
+    return f'{_pushed(push)}{"" if running else fold}<p class="away">{zipped}</p>'
+
+
+def _pushed(push: Push | None) -> str:
+    if push is None:
+        return ""
+    if push.state == "running":
+        told = escape(say("export.push.preparing"))
+        if push.total:
+            told = escape(say("export.push.running", file=push.file or say("export.push.rest")))
+        cancel = f'<button type="button" class="st-button small" data-push-stop>{escape(say("export.cancel"))}</button>'
+        return bar(told, push.done, push.total, push.rate, cancel)
+    if push.state == "finished":
+        link = f'<a href="{escape(push.url)}" target="_blank" rel="noreferrer noopener">{escape(push.url)}</a>'
+        return f'<p class="pushed">{escape(say("export.push.finished"))} {link}</p>'
+    if push.state == "stopped":
+        return f'<p class="st-hint">{escape(say("export.push.stopped"))}</p>'
+    return f'<p class="st-error">{shown.text(f"{push.error} {push.hint}".strip(), 400)}</p>'

@@ -25,6 +25,7 @@ from studio.core.events import Ended, Stage
 from studio.core.inputs import DatasetInput, Inputs, ModelInput
 from studio.core.job import EventTail, JobFolder
 from studio.worker.export import merge, run
+from studio.worker.export.shards import ShardWriter
 from studio.worker.export.source import Source
 from studio.workspace.home import runs_dir
 from studio.workspace.submission import check_target
@@ -108,7 +109,9 @@ def make_export(tmp_path: Path) -> Callable[..., JobFolder]:
     def make(base: Path, output: Path, *, out: Path | None = None, name: str = "export", **wishes: Any) -> JobFolder:
         folder = JobFolder(tmp_path / name)
         folder.path.mkdir()
-        config = parse_as(ExportConfig, {"run": "a-run", "out": str(out or tmp_path / "out"), **wishes})
+        config = parse_as(
+            ExportConfig, {"run": "a-run", "out": str(out or tmp_path / "out"), "parity": False, **wishes}
+        )
         folder.export_config.write_text(config_to_yaml(config), encoding="utf-8")
         inputs = Inputs("a run", ModelInput("folder", "base", str(base)), DatasetInput("rows", "rows.jsonl"))
         folder.inputs.write_text(inputs.to_json(), encoding="utf-8")
@@ -118,8 +121,8 @@ def make_export(tmp_path: Path) -> Callable[..., JobFolder]:
     return make
 
 
-def source(base: Path, output: Path, dtype: str = "auto") -> Source:
-    return Source(base, output, dtype, lambda text, done, total: None)
+def source(base: Path, output: Path, dtype: str = "auto", **more: Any) -> Source:
+    return Source(base, output, dtype, lambda text, done, total: None, **more)
 
 
 def only_end(job: JobFolder) -> Ended:
@@ -224,16 +227,13 @@ def test_auto_keeps_the_bases_number_format(base: Callable[[str], Path], tmp_pat
         assert {model.dtype} == kept
 
 
-def test_large_models_are_written_in_shards_with_an_index(
-    base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_models_are_written_in_shards_with_an_index(base: Callable[[str], Path], tmp_path: Path) -> None:
     adapter = make_adapter(base("tied"), tmp_path / "adapter")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for out in (whole, parts):
         out.mkdir()
     merge.write_merged(source(base("tied"), adapter), whole)
-    monkeypatch.setattr(merge, "SHARD_BYTES", 60_000)
-    merge.write_merged(source(base("tied"), adapter), parts)
+    merge.write_merged(source(base("tied"), adapter, shard_bytes=60_000), parts)
     index = json.loads((parts / "model.safetensors.index.json").read_text())
     files = sorted(path.name for path in parts.glob("*.safetensors"))
     count = len(files)
@@ -342,8 +342,11 @@ def test_an_adapter_is_exported_as_it_is(
 ) -> None:
     adapter = make_adapter(base("tied"), tmp_path / "adapter")
     assert in_process(make_export(base("tied"), adapter, format="adapter")) == 0
-    assert list(hashes(tmp_path / "out").values()) == list(hashes(adapter).values())
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in adapter.iterdir()}
+    copied, kept = (
+        {Path(name).name: digest for name, digest in hashes(folder).items()} for folder in (tmp_path / "out", adapter)
+    )
+    assert copied.keys() == kept.keys()
+    assert {name for name in kept if copied[name] != kept[name]} == {"README.md"}, "PEFT's card is an empty form"
 
 
 def test_a_whole_model_has_no_adapter_to_export(
@@ -373,39 +376,8 @@ def test_F48_a_base_that_is_stored_quantized_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def change_config(adapter: Path, **fields: Any) -> None:
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps({**config, **fields}))
-
-
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"use_dora": True},
-        {"modules_to_save": ["lm_head"]},
-        {"bias": "all"},
-        {"rank_pattern": {"q_proj": 8}},
-        {"alpha_pattern": {"q_proj": 8}},
-        {"peft_type": "LOHA"},
-    ],
-)
-def test_an_adapter_that_does_more_than_is_merged_here_is_refused(
-    base: Callable[[str], Path],
-    make_export: Callable[..., JobFolder],
-    in_process: InProcess,
-    tmp_path: Path,
-    fields: dict[str, Any],
-) -> None:
-    adapter = make_adapter(base("tied"), tmp_path / "adapter")
-    change_config(adapter, **fields)
-    job = make_export(base("tied"), adapter)
-    assert in_process(job) == 1
-    assert "can't be merged here" in only_end(job).cause
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("other", "said"), [("gpt2", "don't hold"), ("narrow", "another base")], ids=["layers", "shapes"]
+    ("other", "said"), [("gpt2", "doesn't fit"), ("narrow", "doesn't fit")], ids=["layers", "shapes"]
 )
 def test_F47_an_adapter_of_another_base_is_refused_before_anything_is_written(
     base: Callable[[str], Path],
@@ -418,28 +390,11 @@ def test_F47_an_adapter_of_another_base_is_refused_before_anything_is_written(
 ) -> None:
     strange = base(other) if other in BASES else make_tiny_llama(tmp_path / other, hidden_size=32)
     adapter = make_adapter(strange, tmp_path / "adapter")
-    monkeypatch.setattr(merge, "save_file", lambda *words, **more: pytest.fail("something was written"))
+    monkeypatch.setattr(merge, "ShardWriter", lambda *words, **more: pytest.fail("something was written"))
     job = make_export(base("tied"), adapter)
     assert in_process(job) == 1
     assert said in only_end(job).cause
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
-@pytest.mark.parametrize("name", ["tied", "untied"])
-def test_an_adapter_on_the_head_is_refused(
-    make_export: Callable[..., JobFolder],
-    base: Callable[[str], Path],
-    in_process: InProcess,
-    tmp_path: Path,
-    name: str,
-) -> None:
-    """PEFT keeps a copy of the head itself beside such an adapter; which of the two is meant can't be told here."""
-    adapter = make_adapter(base("untied"), tmp_path / "adapter", target_modules=["lm_head", "q_proj"])
-    job = make_export(base(name), adapter)
-    assert in_process(job) == 1
-    assert "lm_head" in only_end(job).cause
-    assert "adapter alone" in only_end(job).hint
 
 
 def test_F22_an_export_that_doesnt_fit_is_refused_before_it_begins(
@@ -535,14 +490,13 @@ def test_a_cancelled_export_leaves_nothing(
     adapter = make_adapter(base("tied"), tmp_path / "adapter")
     before = hashes(base("tied"), adapter)
     job = make_export(base("tied"), adapter, out=tmp_path / "place" / "out")
-    write = merge.ShardWriter._write
+    write = ShardWriter.write
 
-    def stop_then_write(self: merge.ShardWriter) -> None:
-        write(self)
+    def write_then_stop(self: ShardWriter, *words: Any) -> None:
+        write(self, *words)
         job.stop.touch()
 
-    monkeypatch.setattr(merge.ShardWriter, "_write", stop_then_write)
-    monkeypatch.setattr(merge, "SHARD_BYTES", 60_000)
+    monkeypatch.setattr(ShardWriter, "write", write_then_stop)
     assert in_process(job) == 0
     assert only_end(job).status == "stopped"
     assert not list((tmp_path / "place").iterdir())

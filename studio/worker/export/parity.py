@@ -1,0 +1,218 @@
+"""`python -m studio.worker.export.parity REQUEST ANSWER` says whether what was written is the model that was trained.
+
+In: request.json (base, adapters, what was written). Out: answer.json: logits of base + adapter and of the written model
+on the same prompts, in a fresh process each time; what the format's own rounding explains of their difference; replies
+side by side; template, special tokens and end of turn. Knows nothing of how anything was written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import sys
+import threading
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from studio.core.job import read_json, write_text
+from studio.worker.export.loading import Written, load_computing, load_reference, load_written
+from studio.worker.export.rounding import round_like, stored_dtype
+from studio.worker.export.shards import TensorFiles, shard_files
+
+PROMPTS = (
+    "What is the capital of France?",
+    "Write one sentence about the sea.",
+    "Explain in simple words why the sky is blue.",
+    "def fibonacci(n):",
+)
+STRINGS = ("Hello, world!", "  two  spaces\n\n\ttab", "12345.67", "naïve café 東京 🙂", "for i in range(10): print(i)")
+_NEW = 16  # tokens of a reply
+_SLACK = 1e-3  # of the largest logit: sums in another order
+# Of what the rounding explains. The merge that was written and the one in memory add in another order, so they may
+# differ in float32's last place, 1e-7 of a weight. Where that decides which way a number is rounded, it comes out a
+# step apart: with steps of 1e-3 of a weight or more this meets one in 1e4. A step is sqrt(12) times what rounding costs
+# on the average, so all of them together come to sqrt(1e-4 * 12) of it, 3.5 %.
+_TURNS = 0.1
+_BESIDE = 1.2
+
+
+@dataclass
+class Parity:
+    """`max_logit_diff` between base + adapter and what was written; `explained` by rounding the weights as the format
+    does, `moved` by the adapter itself; `greedy_match`: share of places where both would say the same token.
+    `problems` in plain words.
+    """
+
+    max_logit_diff: float | None = None
+    greedy_match: float | None = None
+    explained: float | None = None
+    moved: float | None = None
+    same: bool | None = None
+    problems: list[str] = field(default_factory=list)
+    checks: dict[str, bool] = field(default_factory=dict)  # template, special, end, generation, tokens: the same?
+    replies: list[dict[str, str]] = field(default_factory=list)
+    skipped: str = ""
+
+
+@dataclass
+class _Said:
+    ids: list[torch.Tensor]
+    logits: list[torch.Tensor]
+    replies: list[str]
+
+
+def compare(request: dict[str, Any]) -> Parity:
+    """Compare what `request` names: base, adapters (with `combination`, `weights`, `density`), written, format."""
+    written = Written.from_request(request)
+    needed = memory_needed(Path(request["base"]))
+    free = psutil.virtual_memory().available
+    if needed > free:
+        return Parity(skipped=f"Comparing needs {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free.")
+    model, tokenizer = load_reference(request)
+    prompts = [_rendered(tokenizer, text) for text in PROMPTS]
+    before = _say(model, tokenizer, prompts)
+    base = _base_logits(model, before.ids)
+    small = written.compare_small_things(tokenizer, model)
+    model = round_like(model, request["format"], request["quantization"], stored_dtype(request))
+    rounded = [_logits(model, ids) for ids in before.ids]
+    del model
+    gc.collect()
+    other, its_tokenizer = load_written(written, request)
+    after = [_logits(other, ids) for ids in before.ids]
+    small |= written.compare_carried(tokenizer, its_tokenizer)
+    small["tokens"] = _compare_tokens(tokenizer, its_tokenizer)
+    replies = _say(other, its_tokenizer, prompts).replies
+    shown = after
+    if request["format"] == "bnb":
+        del other
+        gc.collect()
+        other = load_computing(written)
+        shown = [_logits(other, ids) for ids in before.ids]
+    found = _judge(before.logits, base, rounded, after, shown)
+    found.checks = {name: not problem for name, problem in small.items()}
+    found.problems = [problem for problem in small.values() if problem] + found.problems
+    found.same = not found.problems
+    found.replies = [
+        {"prompt": text, "before": one, "after": two}
+        for text, one, two in zip(PROMPTS, before.replies, replies, strict=True)
+    ]
+    return found
+
+
+def memory_needed(base: Path) -> int:
+    """Bytes: one model in float32 at a time."""
+    return int(sum(place.numbers for place in TensorFiles(shard_files(base)).places.values()) * 4 * _BESIDE)
+
+
+def _judge(
+    before: list[torch.Tensor],
+    base: list[torch.Tensor],
+    rounded: list[torch.Tensor],
+    after: list[torch.Tensor],
+    shown: list[torch.Tensor],
+) -> Parity:
+    """One criterion for all formats: the written numbers say what base + adapter say when the same numbers are rounded
+    in memory. Both are computed in float32: layers that round what goes into them as well, as bitsandbytes' do in 8
+    bits, turn the last place of a sum into a step of 1/127, and the next layer that into more of them. What such layers
+    say of the written model is `shown`.
+    """
+    scale = max(float(logits.abs().max()) for logits in before)
+    difference, explained = _furthest(before, shown), _furthest(before, rounded)
+    unexplained, moved = _furthest(rounded, after), _furthest(before, base)
+    places = [(one.argmax(-1) == two.argmax(-1)).float() for one, two in zip(before, shown, strict=True)]
+    found = Parity(difference, float(torch.cat(places).mean()), explained, moved)
+    if not max(difference, unexplained) < float("inf"):
+        found.problems.append("What was written says no numbers at all (NaN or infinity).")
+    elif unexplained > _SLACK * scale + _TURNS * explained:
+        found.problems.append(
+            f"What was written differs from base + adapter by {difference:.3g}; the format explains {explained:.3g}, "
+            f"and {unexplained:.3g} is left where the same rounding is done in memory."
+        )
+    elif moved > _SLACK * scale and _apart(shown, before) > _apart(shown, base):
+        found.problems.append(
+            "This number format rounds away what was learnt: what was written is nearer to the base than to what was "
+            "trained. Choose a more exact one."
+        )
+    return found
+
+
+def _furthest(one: list[torch.Tensor], two: list[torch.Tensor]) -> float:
+    width = min(one[0].shape[-1], two[0].shape[-1])
+    return max(float((a[..., :width] - b[..., :width]).abs().max()) for a, b in zip(one, two, strict=True))
+
+
+def _apart(one: list[torch.Tensor], two: list[torch.Tensor]) -> float:
+    """How far apart logits are on the whole: rounding moves them about, what is lost moves them to the base's."""
+    width = min(one[0].shape[-1], two[0].shape[-1])
+    return sum(float((a[..., :width] - b[..., :width]).square().sum()) for a, b in zip(one, two, strict=True))
+
+
+def _rendered(tokenizer: Any, text: str) -> torch.Tensor:
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": text}]
+        rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        ids = tokenizer(rendered, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    else:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    return torch.as_tensor(ids)
+
+
+def _say(model: Any, tokenizer: Any, prompts: list[torch.Tensor]) -> _Said:
+    """Greedy replies, and the logits at each of their places and before."""
+    ids, logits, replies = [], [], []
+    for prompt in prompts:
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        mask = torch.ones_like(prompt)
+        whole = model.generate(
+            input_ids=prompt, attention_mask=mask, max_new_tokens=_NEW, do_sample=False, pad_token_id=pad
+        )
+        ids.append(whole)
+        logits.append(_logits(model, whole))
+        replies.append(tokenizer.decode(whole[0, prompt.shape[1] :], skip_special_tokens=False))
+    return _Said(ids, logits, replies)
+
+
+def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=ids).logits[0, -_NEW - 1 :].float()
+    return found
+
+
+def _base_logits(model: Any, ids: list[torch.Tensor]) -> list[torch.Tensor]:
+    if not hasattr(model, "disable_adapter"):
+        return [_logits(model, each) for each in ids]
+    with model.disable_adapter():
+        return [_logits(model, each) for each in ids]
+
+
+def _compare_tokens(one: Any, two: Any) -> str:
+    if any(one(text)["input_ids"] != two(text)["input_ids"] for text in STRINGS):
+        return "The written tokenizer splits text into other tokens."
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    request, answer = (Path(argument) for argument in arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = compare(read_json(request) or {})
+    write_text(answer, json.dumps(dataclasses.asdict(found), ensure_ascii=False))
+    return 0
+
+
+def _end_with_the_asker() -> None:
+    """Nobody waits for an answer any more once the other end of the pipe is gone."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_the_asker, daemon=True).start()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,43 @@
+"""Bases that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from studio.worker.export import parity
+from tests.worker.export.made import make_base
+
+Base = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A kind's name (and a dtype) -> the folder of a tiny model that nobody may change."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def find(kind: str, dtype: str = "float32") -> Path:
+        if (kind, dtype) not in made:
+            made[kind, dtype] = make_base(kind, tmp_path_factory.mktemp("bases") / kind, dtype)
+        return made[kind, dtype]
+
+    return find
+
+
+@pytest.fixture
+def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons in this process of two replies of four tokens: where many are made, and a logit tells as much."""
+    monkeypatch.setattr(parity, "_NEW", 4)
+    monkeypatch.setattr(parity, "PROMPTS", parity.PROMPTS[:2])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is marked nightly runs only where it is asked for."""
+    if "nightly" in str(config.getoption("markexpr")):
+        return
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="asked for with -m nightly"))
