@@ -1,6 +1,8 @@
-// The page's own scripts: header, runs, system. Gradio draws the forms; what changes by itself is drawn here.
+// The page's own scripts: header, data, runs, export, system. Gradio draws the forms; what changes by itself is drawn here.
 
+import { buildData } from "./js/data.js";
 import { appear, fill, fillPlaces } from "./js/dom.js";
+import { buildExport } from "./js/export.js";
 import * as header from "./js/header.js";
 import * as live from "./js/live.js";
 import * as route from "./js/route.js";
@@ -9,15 +11,16 @@ import { buildSystem } from "./js/system.js";
 
 const givers = {};
 
-/** Give a run to a Gradio tab, now or as soon as the tab is there. */
-function hand({ tab, run }) {
+/** Give a run or a dataset to a Gradio tab, now or as soon as the tab is there. */
+function hand({ tab, run, dataset, max_length: length }) {
   if (run) givers[tab]?.(run);
+  else if (dataset) givers[tab]?.(JSON.stringify({ dataset, ...(length ? { max_length: Number(length) } : {}) }));
 }
 
 window.studio = {
   /** Open a tab, and a run in it: for the `js=` of Gradio's events too. */
   open: (tab, run = "") => route.go(tab, run),
-  /** Called by a tab's hidden component: `give(run)` hands it a run's id. */
+  /** Called by a tab's hidden component: `give(value)` hands it a run's id, or a dataset as JSON. */
   register: (tab, give) => {
     givers[tab] = give;
     if (route.route.tab === tab) hand(route.route);
@@ -28,6 +31,8 @@ route.onRoute(hand);
 route.onRoute(({ tab }) => void appear(`#tab-${tab} > *`).then(fillPlaces));
 header.start();
 route.start();
+fill("data-view", buildData);
 fill("runs-view", buildRuns);
+fill("export-view", buildExport);
 fill("system-view", buildSystem);
 live.start();

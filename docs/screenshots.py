@@ -1,7 +1,8 @@
-"""`python docs/screenshots.py [URL]`: the README's pictures, taken from a running studio.
+"""`python docs/screenshots.py [URL [TAB...]]`: the README's pictures, taken from a running studio.
 
-In: the address of a studio that has at least one finished run. Out: docs/screenshots/*.png, the six tabs in light and
-two of them in dark. Asks the chat's question anew, so that the picture shows real answers.
+In: the address of a studio that has at least one finished run; which tabs, all of them where none is named. Out:
+docs/screenshots/*.png, the six tabs in light and two of them in dark. Has the quickstart's rows checked and asks the
+chat's question anew, so that the pictures show real answers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).parent / "screenshots"
 QUESTION = "Why is the sky blue?"
 
 
-def main(url: str) -> None:
+def main(url: str, wanted: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     expect.set_options(timeout=120_000)
     with sync_playwright() as playwright:
@@ -32,7 +33,7 @@ def main(url: str) -> None:
         ):
             page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme=theme)
             page.set_default_timeout(120_000)
-            for tab in tabs:
+            for tab in (tab for tab in tabs if not wanted or tab in wanted):
                 page.goto(f"{url}?tab={tab}")
                 expect(page.locator(f"#nav-{tab}")).to_have_attribute("aria-selected", "true")
                 page.wait_for_timeout(3000)  # curves drawn, meters read
@@ -45,8 +46,11 @@ def main(url: str) -> None:
 def prepare(page: Any, tab: str) -> None:
     """Bring a tab to where it shows what it is for."""
     if tab == "data":
-        page.get_by_text("As trained").click()
-        expect(page.get_by_text(re.compile(r"of them carry loss"))).to_be_visible()
+        page.goto(f"{page.url.partition('?')[0]}?tab=data&dataset=quickstart-sft")
+        page.get_by_role("button", name="Check all rows").or_(page.get_by_role("button", name="Check again")).click()
+        expect(page.get_by_text(re.compile(r"rows are learned from"))).to_be_visible()
+        page.get_by_role("radio", name="As trained on").click()
+        expect(page.get_by_text(re.compile(r"they carry loss"))).to_be_visible()
     if tab == "chat":
         page.locator("#chat-input textarea").fill(QUESTION)
         page.locator("#chat-send").click()
@@ -54,4 +58,4 @@ def prepare(page: Any, tab: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860/")
+    main(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7860/", sys.argv[2:])

@@ -71,13 +71,14 @@ export async function get(path) {
   return read(await fetch(`api/${path}`, { headers: { accept: "application/json" } }));
 }
 
-/** POST an empty object to /api/<path>. Throws an Error whose message is a sentence to show. */
-export async function post(path) {
+/** POST an object to /api/<path>. Throws an Error whose message is a sentence to show. */
+export async function post(path, body = {}) {
   const headers = { "content-type": "application/json" };
-  return read(await fetch(`api/${path}`, { method: "POST", headers, body: "{}" }));
+  return read(await fetch(`api/${path}`, { method: "POST", headers, body: JSON.stringify(body) }));
 }
 
-async function read(response) {
+/** An answer as JSON, or its refusal as an Error. */
+export async function read(response) {
   if (response.ok) return response.json();
   let sentence = say("app.lost");
   try {

@@ -1,8 +1,8 @@
 """The window's tabs, put together.
 
 In: a `Studio`. Out: Gradio's Blocks. The header is the page's own (`page`), and so is what changes by itself: the
-page's scripts ask `api` once a second and draw into the empty places that the Runs and System tabs leave for them.
-Gradio draws what is filled in and pressed, each tab when it is first opened.
+page's scripts ask `api` once a second and draw into the empty places that four of the tabs leave for them. Gradio
+draws what is filled in and pressed on the others, each tab when it is first opened.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _BUILDERS = {
     "export": export.build_tab,
     "system": system.build_tab,
 }
-# Tabs that can be given a run by the page's scripts: "Repeat with a change", "Chat", "Export".
-HANDED_TO = ("train", "chat", "export")
+# Tabs that can be given a run by the page's scripts: "Repeat with a change", "Chat".
+HANDED_TO = ("train", "chat")
 _REGISTER = "window.studio.register({tab!r}, (run) => {{ props.value = run; trigger('submit'); }});"
 
 

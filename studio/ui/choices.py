@@ -7,20 +7,23 @@ a plan is made with. Everything here answers at once: what would take reading a 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from studio.core.errors import StudioError
 from studio.core.job import read_json
 from studio.ui import shown
 from studio.ui.text_forms import say
-from studio.workspace.datasets import DatasetEntry, get_dataset, list_datasets, read_page
+from studio.workspace.datasets import get_dataset, list_datasets
 from studio.workspace.models import ModelEntry, list_models, resolve_model
 from studio.workspace.presets import list_presets
+from studio.workspace.registration import DatasetEntry
 
 _FRESH = 3.0  # seconds for which a list of models is good: every look at it walks through folders
-# Bytes up to which the rows of a file are counted here and now: lines by offsets, tables and arrays by parsing.
-_COUNTED = {".jsonl": 48 * 2**20, ".ndjson": 48 * 2**20, ".json": 8 * 2**20, ".csv": 8 * 2**20, ".tsv": 8 * 2**20}
+# Files in which a line is a row, and the bytes up to which they are counted here and now.
+_LINES, _COUNTED = {".jsonl", ".ndjson"}, 8 * 2**20
 
 Pairs = list[tuple[str, str]]
 
@@ -37,11 +40,18 @@ def datasets() -> Pairs:
     return [(entry.title, entry.name) for entry in list_datasets()]
 
 
-def dataset_note(name: str) -> str:
-    """Rows, size and layout of a dataset. Raises ConfigError where there is none of this name."""
+def dataset_note(name: str | Sequence[Any]) -> str:
+    """Rows, size and layout of a dataset, or what is mixed. Raises ConfigError where there is none of this name."""
+    if not isinstance(name, str):
+        return say("pick.dataset.mix", parts=", ".join(get_dataset(part).title for part in _paths(name)))
     entry = get_dataset(name)
     rows = rows_of(entry)
     layout = entry.format if entry.format != "auto" else say("pick.dataset.auto")
+    if entry.kind != "files":
+        parts = ", ".join(part.path for part in entry.parts)
+        return say("pick.dataset.mix", parts=parts) if entry.kind == "mix" else say("pick.dataset.hub", format=layout)
+    if entry.path.is_dir() and entry.folder is None:  # its size would be a walk through all that is in it
+        return say("pick.dataset.folder", format=layout)
     if rows is None:
         return say("pick.dataset.uncounted", size=shown.size(entry.bytes), format=layout)
     return say("pick.dataset", rows=shown.count(rows), size=shown.size(entry.bytes), format=layout)
@@ -68,28 +78,53 @@ def longest_row_of(name: str) -> int | None:
     return most if isinstance(most, int) and most > 0 else None
 
 
-def rows_of_named(name: str) -> int | None:
-    """`rows_of` a dataset by its name. Raises ConfigError."""
-    return rows_of(get_dataset(name))
+def rows_of_named(name: str | Sequence[Any]) -> int | None:
+    """`rows_of` a dataset by its name, or of several. Raises ConfigError."""
+    if isinstance(name, str):
+        return rows_of(get_dataset(name))
+    if any(getattr(part, "weight", None) is not None for part in name):
+        return None
+    return _sum(rows_of_named(part) for part in _paths(name))
+
+
+def _paths(parts: Sequence[Any]) -> list[str]:
+    return [part if isinstance(part, str) else part.path for part in parts]
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = list(counts)
+    return None if None in known else sum(count for count in known if count is not None)
 
 
 def rows_of(entry: DatasetEntry) -> int | None:
-    """How many rows a dataset has, where counting them takes no time to speak of."""
+    """How many rows a dataset has, where that is known or takes no time to speak of."""
+    if entry.kind == "mix":
+        return _rows_of_mix(entry)
+    if entry.rows is not None or entry.kind != "files":
+        return entry.rows
     try:
         stat = entry.path.stat()
     except OSError:
         return None
-    suffix = entry.path.suffix.lower()
-    if suffix != ".parquet" and stat.st_size > _COUNTED.get(suffix, 0):
+    if entry.path.suffix.lower() not in _LINES or stat.st_size > _COUNTED:
         return None
     return _count(entry.path, stat.st_size, stat.st_mtime_ns)
+
+
+def _rows_of_mix(entry: DatasetEntry) -> int | None:
+    """Of parts that stand one after the other; how far weights reach is only known when they are drawn."""
+    try:
+        return rows_of_named(entry.parts)
+    except StudioError:  # a part of it was removed
+        return None
 
 
 @lru_cache(maxsize=256)
 def _count(path: Path, _size: int, _changed: int) -> int | None:
     try:
-        return read_page(path, 0, 0).total
-    except (StudioError, OSError):
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError:
         return None
 
 

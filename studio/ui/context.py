@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.workspace.chat import Chat
+from studio.workspace.desk import DataDesk
 from studio.workspace.home import home
 from studio.workspace.supervisor import Supervisor
 
@@ -20,12 +21,17 @@ class Studio:
     """`supervisor` acts on runs and reads them (`.runs`), `chat` talks to them and shows rows as trained on.
 
     `handoff[tab]` is the component through which the page's scripts give a run's id to a tab ("Repeat with a change",
-    "Chat", "Export"): listen with `studio.handoff["chat"].submit(function, studio.handoff["chat"], outputs)`.
+    "Chat"): listen with `studio.handoff["chat"].submit(function, studio.handoff["chat"], outputs)`.
     """
 
     supervisor: Supervisor
     chat: Chat
     handoff: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def desk(self) -> DataDesk:
+        """What is asked about datasets."""
+        return self.supervisor.desk
 
     @property
     def home(self) -> Path:

@@ -8,6 +8,7 @@ is a choice of three (QLoRA is LoRA on a quantized model).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +24,16 @@ METHOD, ADAPTER = "method", "adapter"  # the two controls that are not knobs
 ADAPTERS = ("lora", "qlora", "full")
 QUANTIZATION = "model.quantization"
 PICKED = ("model.name_or_path", "dataset.path")  # dropdowns that take any text; what can be chosen is not known here
+_OF_ROWS = tuple(f"dataset.{name}" for name in ("format", "columns", "tags", "exclude", "exclude_rows", "stratify_by"))
 ONLY_QUANTIZED = (QUANTIZATION, "model.double_quant")
-_PICKED_WITH = ("model.name_or_path", "model.revision", "dataset.path", "dataset.format", "dataset.columns")
+_PICKED_WITH = (
+    "model.name_or_path",
+    "model.revision",
+    "dataset.path",
+    "dataset.format",
+    "dataset.columns",
+    "dataset.tags",
+)
 _FIRST_QUANTIZATION = "nf4"
 _LONG = {"dataset.system_prompt"}
 
@@ -71,6 +80,19 @@ def laid_over(values: Mapping[str, Any], preset: Mapping[str, Any]) -> RunConfig
         if picked.split(".")[1] not in preset.get(section, {}):
             kept.setdefault(section, {})[leaf] = read(KNOBS[path], values[path])
     return parse_config(merge(kept, preset))
+
+
+def read_handed(given: str) -> dict[str, str]:
+    """What the Data tab hands over, as values of controls: a dataset, and the length at which its rows are cut."""
+    try:
+        told = json.loads(given)
+    except ValueError:
+        return {}
+    values = {PICKED[1]: told.get("dataset"), "training.max_length": told.get("max_length")}
+    found = {name: str(value) for name, value in values.items() if isinstance(value, (str, int)) and value}
+    if PICKED[1] in found:  # what was said of another dataset's columns would be wrong of this one's
+        found |= {name: written(KNOBS[name], KNOBS[name].default) for name in _OF_ROWS}
+    return found
 
 
 def _adapter_kind(config: RunConfig) -> str:

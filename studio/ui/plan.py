@@ -29,11 +29,14 @@ _FULL_RATE = 1e-3  # above it, training every weight is known to wreck a model r
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the things a config names. `rows`: of the dataset; `longest`: tokens the model was made for."""
+    """What is known of the things a config names. `rows`: of the dataset; `longest`: tokens the model was made for;
+    `merge`: what merging the run will take, in a line.
+    """
 
     rows: int | None = None
     longest: int | None = None
     busy: bool = False
+    merge: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ def card(config: RunConfig, facts: Facts) -> str:
         (say("plan.batch"), batch),
         (say("plan.steps"), _steps(config, facts)),
         (say("plan.trains"), _trains(config)),
+        *([(say("plan.merge"), escape(facts.merge))] if facts.merge else []),
     ]
     waits = f'<p class="st-note">{escape(say("plan.queue"))}</p>' if facts.busy else ""
     return f"<h3>{escape(say('plan.title'))}</h3>{shown.facts(pairs)}{waits}"
@@ -148,7 +152,7 @@ def command(config: RunConfig, base: Mapping[str, Any], file: Path) -> str:
 
 
 def _differences(now: Any, before: Any, path: str) -> list[tuple[str, Any]]:
-    if isinstance(now, dict) and isinstance(before, dict) and path != "dataset.columns":
+    if isinstance(now, dict) and isinstance(before, dict) and path not in ("dataset.columns", "dataset.tags"):
         found = []
         for key, value in now.items():
             found += _differences(value, before.get(key), f"{path}.{key}" if path else key)

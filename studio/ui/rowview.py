@@ -1,63 +1,88 @@
-"""Rows of a dataset as HTML: in a list, as a conversation, raw, and as a model is trained on them.
+"""Rows of a dataset as HTML: in a list, as a conversation, and raw.
 
-In: lines as they were read, a layout, what the worker says of a row's tokens. Out: HTML. Rows are other people's: all
-of it goes through `shown`, and what is endless is cut with a word about it.
+In: lines as the data worker answers them (contract of `page`), the dataset's entry. Out: HTML. Rows are other people's:
+all of it goes through `shown`, and what is endless is cut with a word about it. How a row is trained on is
+`tokenview`'s.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from studio.core.errors import DataError
-from studio.core.formats import FORMATS, Example, RowProblem, recognise, to_example
-from studio.core.rows import Line
+from studio.core.example import Example, RowProblem
+from studio.core.formats import FORMATS, Layout, recognise, to_example
 from studio.ui import shown
-from studio.ui.text_forms import say
-from studio.workspace.datasets import DatasetEntry, Page
+from studio.ui.text_data import say
+from studio.workspace.registration import DatasetEntry
 
 _MOST_TEXT = 20_000  # characters of one message that are shown
 _MOST_RAW = 60_000
-_MOST_TOKENS = 4096
+_MOST_MESSAGES = 200  # of one row
+_MOST_NAMES = 8  # of tools, before they are only counted
+_KNOWN_ROLES = frozenset(
+    {"system", "user", "assistant", "tool", "developer", "function", "prompt", "completion", "text"}
+)
+
+SIDES = {"chosen": "rows.chosen", "rejected": "rows.rejected"}  # of a preference pair, and what they are called
+
+Line = Mapping[str, Any]
 
 
 def example_of(line: Line, entry: DatasetEntry) -> Example:
-    """The row as it would be used. Raises RowProblem with the reason where it can't be."""
-    if line.problem:
-        raise RowProblem(line.problem)
-    try:
-        if entry.format in FORMATS:
-            layout = FORMATS[entry.format]
-        else:
-            layout = recognise(list(line.row) if isinstance(line.row, dict) else [], entry.columns)
-    except DataError as error:
-        raise RowProblem(error.message.rstrip(".")) from None
-    return to_example(line.row, layout, entry.columns)
+    """The row as it would be used. Raises RowProblem where it can't be, DataError where its layout isn't known."""
+    if line.get("problem"):
+        raise RowProblem(str(line.get("kind") or "unreadable"), str(line["problem"]))
+    row = line.get("row")
+    mixed = entry.kind == "mix"  # each part has a layout of its own
+    if entry.format in FORMATS and not mixed:
+        chosen = FORMATS[entry.format]
+    elif isinstance(row, Mapping):
+        chosen = recognise(list(row), None if mixed else entry.columns)
+    else:
+        raise RowProblem("not_an_object", "the row should be an object with named columns")
+    layout = Layout(chosen) if mixed else Layout(chosen, entry.columns, entry.tags)
+    return to_example(row, layout)
 
 
-def row_list(page: Page, chosen: int, entry: DatasetEntry) -> str:
-    """The rows of a page, one line each; `chosen` counts from the dataset's first row."""
+def row_list(lines: Sequence[Line], chosen: int, entry: DatasetEntry) -> str:
+    """The rows of a page, one line each; `chosen` is a position, counted from the dataset's first row."""
     items = []
-    for place, line in enumerate(page.lines, start=page.start):
-        try:
-            told, bad = shown.line(_gist(example_of(line, entry))), ""
-        except RowProblem as problem:
-            told, bad = shown.line(str(problem)), " unusable"
-        pressed = str(place == chosen).lower()
+    for line in lines:
+        position = int(line["position"])
+        told, bad = _gist(line, entry)
+        out = " left-out" if position in entry.exclude_rows else ""
         items.append(
-            f'<button type="button" class="pick row{bad}" data-pick="{place}" aria-pressed="{pressed}">'
-            f'<span class="num">{shown.count(place + 1)}</span><span class="gist">{told}</span></button>'
+            f'<button type="button" class="pick row{bad}{out}" data-pick="{position}" role="option" '
+            f'aria-selected="{str(position == chosen).lower()}" tabindex="{0 if position == chosen else -1}">'
+            f'<span class="num">{shown.count(position + 1)}</span><span class="gist">{told}</span></button>'
         )
-    return f'<div class="picks">{"".join(items)}</div>'
+    return "".join(items)
 
 
-def _gist(example: Example) -> str:
-    if example.messages:
-        asked = [message["content"] for message in example.messages if message["role"] == "user"]
-        return asked[0] if asked else example.messages[0]["content"]
-    return example.text or f"{example.prompt or ''} {example.completion or ''}"
+def _gist(line: Line, entry: DatasetEntry) -> tuple[str, str]:
+    """A row in one line, and whether it can't be used; one that was cut for the page may only look so."""
+    try:
+        return shown.line(_beginning(example_of(line, entry))), ""
+    except RowProblem as problem:
+        if not line.get("cut") or line.get("problem"):
+            return shown.line(str(problem)), " unusable"
+    except DataError:
+        pass  # the question of its layout is put above the list
+    return shown.line(json.dumps(line.get("row"), ensure_ascii=False, default=str)), ""
+
+
+def _beginning(example: Example) -> str:
+    for part in (example.messages, example.prompt, example.chosen, example.completion, example.text):
+        if isinstance(part, str) and part.strip():
+            return part
+        if part and not isinstance(part, str):
+            asked = [message for message in part if message.get("role") == "user"]
+            return str((asked or list(part))[0].get("content") or "")
+    return ""
 
 
 def conversation(line: Line, entry: DatasetEntry) -> str:
@@ -66,72 +91,139 @@ def conversation(line: Line, entry: DatasetEntry) -> str:
         example = example_of(line, entry)
     except RowProblem as problem:
         return unusable(str(problem))
-    parts = [(message["role"], message["content"]) for message in example.messages]
-    if example.text is not None:
-        parts = [("text", example.text)]
-    elif example.completion is not None:
-        parts = [("prompt", example.prompt or ""), ("completion", example.completion)]
-    return bubbles((role, say(f"data.role.{role}"), content) for role, content in parts)
+    except DataError:
+        return f'<p class="st-hint">{escape(say("rows.no_layout"))}</p>{raw(line)}'
+    return _tools(example.tools) + _said(example) + _pair(example) + _label(example) + _cut(line)
+
+
+def _said(example: Example) -> str:
+    parts: list[tuple[str, Any]] = [("text", example.text), ("", example.messages), ("prompt", example.prompt)]
+    if example.chosen is None:
+        parts.append(("completion", example.completion))
+    told = [bubble for role, part in parts for bubble in _bubbles(role, part)]
+    return f'<div class="bubbles">{"".join(told)}</div>' if told else ""
+
+
+def _bubbles(role: str, part: Any) -> list[str]:
+    """A text said by `role`, or messages that name their own."""
+    if part is None:
+        return []
+    if isinstance(part, str):
+        return [_bubble(role, part)]
+    return [_message(message) for message in part[:_MOST_MESSAGES]]
+
+
+def _pair(example: Example) -> str:
+    """The chosen answer beside the rejected one."""
+    if example.chosen is None or example.rejected is None:
+        return ""
+    sides = "".join(
+        f'<section class="{side}"><h3>{escape(say(SIDES[side]))}</h3>'
+        f'<div class="bubbles">{"".join(_bubbles("completion", answer))}</div></section>'
+        for side, answer in (("chosen", example.chosen), ("rejected", example.rejected))
+    )
+    return f'<div class="pair">{sides}</div>'
+
+
+def _label(example: Example) -> str:
+    if example.label is None:
+        return ""
+    kind = "good" if example.label else "bad"
+    return f'<p class="row-label {kind}">{escape(say(f"rows.label.{kind}"))}</p>'
+
+
+def _tools(tools: Sequence[Mapping[str, Any]]) -> str:
+    if not tools:
+        return ""
+    names = [str(_function(tool).get("name") or "?") for tool in tools]
+    told = ", ".join(names[:_MOST_NAMES]) + ("…" if len(names) > _MOST_NAMES else "")
+    written = json.dumps(list(tools), ensure_ascii=False, indent=2, default=str)
+    summary = f"<span>{say('rows.tools', names=shown.line(told))}</span>"
+    return f'<details class="st-fold tools"><summary>{summary}</summary>{_code(written)}</details>'
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = call.get("function")
+    return inner if isinstance(inner, Mapping) else call
+
+
+def _message(message: Mapping[str, Any]) -> str:
+    role = str(message.get("role") or "")
+    content = message.get("content")
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False) if content else ""
+    more = ""
+    if thinks := message.get("reasoning_content"):
+        words = escape(say("rows.thinks"))
+        more += f'<details class="st-fold"><summary>{words}</summary>{_paragraph(str(thinks))}</details>'
+    for call in message.get("tool_calls") or ():
+        more += _call(call)
+    return _bubble(role, text, more, str(message.get("name") or ""))
+
+
+def _call(call: Any) -> str:
+    function = _function(call) if isinstance(call, Mapping) else {}
+    given = function.get("arguments")
+    written = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, indent=2, default=str)
+    name = say("rows.call", name=shown.line(str(function.get("name") or "?"), 80))
+    return f'<div class="call"><h5>{name}</h5>{_code(written)}</div>'
+
+
+def _bubble(role: str, text: str, more: str = "", name: str = "") -> str:
+    known = role in _KNOWN_ROLES
+    title = escape(say(f"rows.role.{role}")) if known else shown.line(role, 40)
+    called = f" {shown.line(name, 60)}" if name else ""
+    body = _paragraph(text) if text or not more else ""
+    return f'<div class="bubble" data-role="{role if known else "other"}"><h4>{title}{called}</h4>{body}{more}</div>'
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{shown.text(text, _MOST_TEXT)}</p>"
+
+
+def _code(text: str) -> str:
+    return f'<pre class="st-code" tabindex="0">{shown.text(text, _MOST_TEXT)}</pre>'
 
 
 def bubbles(parts: Iterable[tuple[str, str, str]]) -> str:
     """Messages under each other: (role, its name, what was said)."""
     told = "".join(
-        f'<div class="bubble" data-role="{escape(role)}"><h4>{escape(name)}</h4>'
-        f"<p>{shown.text(content, _MOST_TEXT)}</p></div>"
+        f'<div class="bubble" data-role="{escape(role)}"><h4>{escape(name)}</h4>{_paragraph(content)}</div>'
         for role, name, content in parts
     )
     return f'<div class="bubbles">{told}</div>'
 
 
 def unusable(reason: str) -> str:
-    return f'<p class="st-note warn">{say("data.unusable", reason=shown.text(reason.rstrip(".")))}</p>'
+    return f'<p class="st-note warn">{say("rows.unusable", reason=shown.text(reason.rstrip(".")))}</p>'
+
+
+def _cut(line: Line) -> str:
+    return f'<p class="st-hint">{escape(say("rows.cut"))}</p>' if line.get("cut") else ""
 
 
 def raw(line: Line) -> str:
     """The row as it stands in the file, as far as it could be read."""
-    warning = unusable(line.problem) if line.problem else ""
-    if line.row is None:
+    warning = unusable(str(line["problem"])) if line.get("problem") else ""
+    if line.get("row") is None:
         return warning
-    written = json.dumps(line.row, ensure_ascii=False, indent=2, default=str)
-    return f'{warning}<pre class="st-code" tabindex="0">{shown.text(written, _MOST_RAW)}</pre>'
+    written = json.dumps(line["row"], ensure_ascii=False, indent=2, default=str)
+    return f'{warning}<pre class="st-code raw" tabindex="0">{shown.text(written, _MOST_RAW)}</pre>{_cut(line)}'
 
 
-def trained(told: dict[str, Any]) -> str:
-    """Every token of a row, told apart by whether it is learned from; those behind the cut are grey."""
-    tokens, loss = list(told["tokens"]), list(told["loss"])
-    kept = told["cut"] if told.get("cut") is not None else len(tokens)
-    spans = "".join(
-        _token(token, learned, place < kept)
-        for place, (token, learned) in enumerate(zip(tokens[:_MOST_TOKENS], loss, strict=False))
-    )
-    more = "…" if len(tokens) > _MOST_TOKENS else ""
-    return (
-        f'{_token_count(loss, kept)}{_legend(kept < len(tokens))}<div class="tokens" tabindex="0">{spans}{more}</div>'
-    )
+def written(line: Line) -> str:
+    """The row as JSON to be changed; nothing where it can't be shown whole, an empty object where it can't be read."""
+    if line.get("cut"):
+        return ""
+    return json.dumps(line["row"] if line.get("row") is not None else {}, ensure_ascii=False, indent=2, default=str)
 
 
-def _token(token: str, learned: bool, kept: bool) -> str:
-    kind = "cut" if not kept else "loss" if learned else "context"
-    breaks = "\n" * token.count("\n")
-    return f'<span class="token {kind}">{shown.text(token.replace(chr(10), "↵"))}</span>{breaks}'
-
-
-def _token_count(loss: Sequence[bool], kept: int) -> str:
-    learned = sum(map(bool, loss[1:kept]))  # the first token is never predicted
-    sentences = [say("data.tokens", total=shown.count(len(loss)), loss=shown.count(learned))]
-    if kept < len(loss):
-        lost = len(loss) - kept
-        sentences = [
-            say("data.tokens.cut", kept=shown.count(kept), total=shown.count(len(loss)), lost=shown.count(lost))
-        ]
-    warning = "" if learned else f'<p class="st-note warn">{escape(say("data.tokens.no_loss"))}</p>'
-    return f'<p class="st-hint">{escape(" ".join(sentences))}</p>{warning}'
-
-
-def _legend(with_cut: bool) -> str:
-    kinds = ["loss", "context", *(["cut"] if with_cut else [])]
-    keys = "".join(
-        f'<span><i class="token {kind}">abc</i> {escape(say(f"data.legend.{kind}"))}</span>' for kind in kinds
-    )
-    return f'<p class="legend">{keys}</p>'
+def place(line: Line) -> str:
+    """Which row this is: its number as the list counts, and its line in the file where that is another."""
+    position = int(line["position"])
+    told = [escape(say("rows.number", number=shown.count(position + 1)))]
+    where = line.get("where")
+    if isinstance(where, int) and where != position + 1:
+        told.append(escape(say("rows.line", line=where)))
+    elif isinstance(where, str):  # a file and a line
+        told.append(shown.line(where, 120))
+    return f'<h3 class="row-place">{" · ".join(told)}</h3>'

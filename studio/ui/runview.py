@@ -139,7 +139,7 @@ def details(run: Run) -> dict[str, Any]:
         "method": run.config.method.name,
         "adapter": run.config.adapter.type if run.config.adapter else None,
         "model": run.config.model.name_or_path,
-        "dataset": run.config.dataset.path,
+        "dataset": run.config.dataset.label,
         "started": run.progress.started,
         "device": process.get("device"),
         "versions": process.get("versions"),

@@ -51,7 +51,7 @@ def create_app(studio: Studio, *, bound: str = "127.0.0.1", port: int = 7860, to
 def _create(studio: Studio, bound: str, port: int, token: str | None) -> FastAPI:
     from fastapi import FastAPI
 
-    from studio.ui import api
+    from studio.ui import api, api_data, api_datawork, api_export
     from studio.ui.build import build
     from studio.ui.gate import TokenGate
     from studio.ui.gradio_import import gr
@@ -63,7 +63,8 @@ def _create(studio: Studio, bound: str, port: int, token: str | None) -> FastAPI
     assets = Assets(bundled("assets"))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(StudioError, api.studio_error)
-    app.include_router(api.router(studio))
+    for routes in (api, api_data, api_datawork, api_export):
+        app.include_router(routes.router(studio))
     app.add_api_route("/studio/{version}/{name:path}", assets, methods=["GET"])
     app.add_middleware(Page, assets=assets)
     app.add_middleware(Guard, bound=bound, gate=TokenGate(token) if token else None)
@@ -129,7 +130,7 @@ def _run(listener: socket.socket, host: str, port: int, open_browser: bool, toke
     # Read while Gradio is imported: what is uploaded lies with the rest, not in a folder of all users.
     os.environ.setdefault("GRADIO_TEMP_DIR", str(home() / "uploads"))
     supervisor = Supervisor(standby=True)
-    chat = Chat(supervisor.launcher, supervisor.runs)
+    chat = Chat(supervisor.launcher, supervisor.runs, supervisor.desk.shows)
     try:
         app = create_app(Studio(supervisor, chat), bound=host, port=port, token=token)
         gc.freeze()  # what stands now stays: neither each collection nor the end need look through it

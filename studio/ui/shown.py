@@ -29,6 +29,12 @@ def text(value: str, most: int | None = None) -> str:
     return f'<bdi class="foreign">{told}{"…" if cut else ""}</bdi>'
 
 
+def plain(value: str, most: int = 200) -> str:
+    """A text where there can be no HTML, as in a list to choose from: cut, unseen characters by their number."""
+    told = _UNSEEN.sub(lambda found: f"[U+{ord(found.group()):04X}]", value[:most])
+    return told + ("…" if len(value) > most else "")
+
+
 def line(value: str, most: int = 160) -> str:
     """A text on one line, cut: for lists."""
     return text(" ".join(value[: most * 4].split()), most)
@@ -51,8 +57,8 @@ def size(count: int) -> str:
 
 
 def count(value: int) -> str:
-    """A count, its thousands set apart from five digits on."""
-    return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    """A count, its thousands set apart."""
+    return f"{value:,}"
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:

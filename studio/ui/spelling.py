@@ -27,7 +27,7 @@ def written(knob: Knob, value: Any) -> Any:
         return "" if value is None else number(value)
     if knob.kind == "choice":
         return str(value).lower() if isinstance(value, bool) else value
-    if knob.kind in ("text", "map"):
+    if knob.kind in ("text", "texts", "map"):
         return _text(knob, value)
     return value
 
@@ -38,7 +38,7 @@ def read(knob: Knob, shown: Any) -> Any:
         return _SWITCH.get(shown, shown) if "true" in knob.choices and isinstance(shown, str) else shown
     if knob.kind in ("int", "float"):
         return _read_number(shown)
-    if knob.kind in ("text", "map"):
+    if knob.kind in ("text", "texts", "map"):
         return _read_text(knob, "" if shown is None else str(shown))
     return shown
 
@@ -85,6 +85,9 @@ def _read_text(knob: Knob, text: str) -> Any:
         return exact
     if knob.kind == "map":
         return _read_map(text)
+    if knob.kind == "texts":
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return [int(part) if part.isdecimal() else part for part in parts] or (None if knob.optional else [])
     if not text:
         return None if knob.optional else ""
     if "," in text and _takes_list(knob.path):
@@ -128,10 +131,11 @@ def _same(one: Any, other: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _takes_list(path: str) -> bool:
-    """Whether a text knob may hold a list of texts too."""
+    """Whether a knob may hold a list."""
     section: Any = RunConfig
     *sections, leaf = path.split(".")
     for name in sections:
         branches = (section.model_fields[name].annotation, *get_args(section.model_fields[name].annotation))
         section = next(branch for branch in branches if hasattr(branch, "model_fields"))
-    return any(get_origin(branch) is list for branch in get_args(section.model_fields[leaf].annotation))
+    annotation = section.model_fields[leaf].annotation
+    return any(get_origin(branch) is list for branch in (annotation, *get_args(annotation)))

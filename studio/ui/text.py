@@ -6,7 +6,12 @@ A translation is one more dict of the same keys; a key it lacks is said in Engli
 
 from __future__ import annotations
 
+from studio.ui.text_data import ENGLISH as DATA
+from studio.ui.text_export import ENGLISH as EXPORT
+
 ENGLISH: dict[str, str] = {
+    **DATA,
+    **EXPORT,
     # -- frame --------------------------------------------------------------------------------------------------------
     "app.name": "Studio",
     "app.title": "Studio · fine-tuning",

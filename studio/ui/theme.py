@@ -34,6 +34,14 @@ TOKENS: dict[str, dict[str, str]] = {
         "curve-a": "#2457c5",
         "curve-b": "#b4540a",
         "grid": "#e9e9ee",
+        "map-1": "#2457c5",
+        "map-2": "#b4540a",
+        "map-3": "#17703f",
+        "map-4": "#8a3ffc",
+        "map-5": "#b42567",
+        "map-6": "#0b7285",
+        "map-7": "#7a5c00",
+        "map-8": "#5b616e",
     },
     "dark": {
         "page": "#0e0f11",
@@ -59,6 +67,14 @@ TOKENS: dict[str, dict[str, str]] = {
         "curve-a": "#86aef8",
         "curve-b": "#f0a35e",
         "grid": "#23252a",
+        "map-1": "#86aef8",
+        "map-2": "#f0a35e",
+        "map-3": "#56c98b",
+        "map-4": "#b794f6",
+        "map-5": "#f58ab5",
+        "map-6": "#5bc8d9",
+        "map-7": "#d9bf4a",
+        "map-8": "#a3a8b4",
     },
 }
 
@@ -75,6 +91,7 @@ READ_TOGETHER: tuple[tuple[str, str, float], ...] = (
     ("control", "page", 3.0),
     ("curve-a", "surface", 3.0),
     ("curve-b", "surface", 3.0),
+    *((f"map-{number}", "surface", 3.0) for number in range(1, 9)),
 )
 
 

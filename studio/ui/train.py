@@ -16,7 +16,7 @@ from typing import Any
 from studio.core.config import RunConfig
 from studio.core.configfile import config_to_yaml
 from studio.core.errors import ConfigError, StudioError
-from studio.ui import choices, plan, shown, trainview
+from studio.ui import choices, exportplanview, plan, shown, trainview
 from studio.ui.context import Studio
 from studio.ui.form import (
     ADAPTER,
@@ -28,6 +28,7 @@ from studio.ui.form import (
     fault,
     laid_over,
     note,
+    read_handed,
     to_config,
     to_values,
     unmarked,
@@ -81,7 +82,7 @@ class TrainTab:
         view.save.click(self.saved, [view.save_name, *state], view.everything, **quiet).then(**look)
         handoff = self.studio.handoff.get("train")
         if handoff is not None:
-            handoff.submit(self.repeated, [handoff, *state], view.everything, **quiet).then(**look)
+            handoff.submit(self.handed, [handoff, *state], view.everything, **quiet).then(**look)
 
     # -- handlers -----------------------------------------------------------------------------------------------------
 
@@ -103,6 +104,18 @@ class TrainTab:
         except StudioError as error:
             return self._refused(error, faulty, name=PRESET)
         return self._filled(config, f"preset:{preset}", faulty)
+
+    def handed(self, given: str, base: str, faulty: str, *values: Any) -> Updates:
+        """What another tab gives: a run to repeat, or a dataset (a JSON object) to train on."""
+        if not str(given).startswith("{"):
+            return self.repeated(given, base, faulty, *values)
+        taken = read_handed(str(given))
+        shown_now = {**self.form.read(values), **taken}
+        updates = self._answer(shown_now, base, faulty)
+        for name, value in taken.items():
+            control = self.form.controls[name]
+            updates[control] = gr.update(**{**updates.get(control, {}), "value": value})
+        return updates
 
     def repeated(self, run_id: str, base: str, faulty: str, *values: Any) -> Updates:
         """ "Repeat with a change": the form takes a run's settings."""
@@ -248,7 +261,8 @@ class TrainTab:
         except ConfigError:
             rows = None
         busy = any(run.live for run in self.studio.supervisor.runs.list(most=10))
-        return plan.Facts(rows, choices.longest_row_of(config.model.name_or_path), busy)
+        merge = exportplanview.later(config)
+        return plan.Facts(rows, choices.longest_row_of(config.model.name_or_path), busy, merge)
 
     def _command(self, config: RunConfig, base: str) -> str:
         kind, _, name = base.partition(":")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -154,40 +153,12 @@ def _take_away(page: Any, address: str, run: str, tmp_path: Path) -> None:
     full.mkdir()
     (full / "file").write_text("", encoding="utf-8")
     page.fill("#export-out input", str(full))
-    page.click("#export-start")
-    says(page, "#export-out", "isn't empty")
+    says(page, ".export-lines", "isn't empty")
+    assert page.is_disabled("#export-start")
     page.fill("#export-out input", str(tmp_path / "new"))
     page.click("#export-start")
     says(page, "#export-history", str(tmp_path / "new"))
     page.wait_for_selector(".export-job:not(:has(.export-live))")
-
-
-def test_rows_of_somebody_else_are_shown_and_do_nothing(page: Any, address: str, tmp_path: Path) -> None:
-    file = tmp_path / "theirs.jsonl"
-    rows = [
-        {"messages": [{"role": "user", "content": HOSTILE}, {"role": "assistant", "content": f"{i} {HOSTILE}"}]}
-        for i in range(25)
-    ]
-    file.write_text("\n".join([*map(json.dumps, rows), "{torn"]), encoding="utf-8")
-    page.goto(f"{address}?tab=data")
-    says(page, "#data-rows", "20")
-    page.set_input_files("#data-list ~ * [type=file], [type=file]", str(file))
-    says(page, "#data-told", "Added: theirs")
-    says(page, "#data-row-view", "0 <img src=x")
-    page.click("#data-next")
-    says(page, "#data-where", "21 to 26 of 26")
-    page.click("#data-rows [data-pick='25']")
-    says(page, "#data-row-view", "can't be used")
-    page.click("#data-rows [data-pick='22']")
-    says(page, "#data-row-view", "22 <img src=x")
-    says(page, "#data-row-view", "U+202E")
-    page.click("text=Raw")
-    says(page, "#data-row-view", '"messages"')
-    assert page.locator("#tab-data :is(img, script)").count() == 0
-    page.click("#data-remove")
-    page.click("#data-remove-yes")
-    says(page, "#data-told", "was removed")
-    says(page, "#data-where", "of 320")
 
 
 def test_an_answer_ends_when_its_page_is_left(page: Any, workers: FakeWorkers) -> None:
@@ -204,11 +175,12 @@ def test_an_answer_ends_when_its_page_is_left(page: Any, workers: FakeWorkers) -
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_tab_is_wider_than_the_window(page: Any, address: str, width: int) -> None:
+def test_no_tab_is_wider_than_the_window(page: Any, address: str, workers: FakeWorkers, width: int) -> None:
+    workers.real_data = True
     page.set_viewport_size({"width": width, "height": 844})
     for tab, there in (
         ("train", "#train-card dd"),
-        ("data", "#data-rows .pick"),
+        ("data", ".rows-list .pick"),
         ("chat", "#chat-base .greeting"),
         ("export", "#export-empty h2"),
     ):

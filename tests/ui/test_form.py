@@ -72,7 +72,7 @@ def test_the_usual_learning_rate_is_shown_short() -> None:
         ("training.per_device_train_batch_size", "0"),
         ("training.per_device_train_batch_size", "2.5"),
         ("dataset.columns", "question"),
-        ("dataset.validation_split", "1"),
+        ("dataset.validation_split", "1.5"),
         ("hardware.device", "gpu"),
         ("model.name_or_path", ""),
     ],

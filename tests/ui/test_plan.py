@@ -84,3 +84,11 @@ def test_a_preset_that_names_no_data_keeps_one_s_own() -> None:
     assert config.dataset.columns == {"instruction": "q"}
     named = form.laid_over(picked, {"dataset": {"path": "theirs"}})
     assert (named.dataset.path, named.dataset.columns) == ("theirs", {})  # a mapping goes with the data it was made for
+
+
+def test_what_a_merge_will_take_is_told_beside_the_rest() -> None:
+    config = parse_config({})
+    assert "Merging it later" not in plan.card(config, plan.Facts())
+    told = plan.card(config, plan.Facts(merge="2 GB <b>"))
+    assert "Merging it later" in told
+    assert "2 GB &lt;b&gt;" in told

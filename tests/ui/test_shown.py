@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import unicodedata
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.core.rows import Line
 from studio.ui import chatview, rowview, shown
 from studio.ui.chatview import Answer, Turn
-from studio.workspace.datasets import DatasetEntry, Page
+from tests.ui.fake_desk import entry, line
 
 OURS = {
     *("bdi", "span", "p", "pre", "h2", "h3", "h4", "div", "button", "i", "article", "header", "details", "summary"),
-    *("code", "dl", "dt", "dd"),
+    *("code", "dl", "dt", "dd", "section", "h5", "b"),
 }
-ATTRIBUTES = {"class", "title", "data-role", "data-pick", "aria-pressed", "type", "tabindex", "role", "aria-busy"}
+ATTRIBUTES = {
+    *("class", "title", "data-role", "data-pick", "aria-pressed", "aria-selected", "type", "tabindex", "role"),
+    "aria-busy",
+}
 HOSTILE = st.text(max_size=40) | st.sampled_from(
     [
         "<script>alert(1)</script>",
@@ -120,6 +121,13 @@ def test_joined_emoji_and_scripts_that_need_joiners_stay_whole() -> None:
         assert read(shown.text(text)).said == text
 
 
+@given(HOSTILE)
+def test_where_there_is_no_html_a_text_holds_nothing_unseen_either(text: str) -> None:
+    told = shown.plain(text)
+    assert all(read(shown.text(sign)).said == sign for sign in told)
+    assert told == "".join(sign if read(shown.text(sign)).said == sign else f"[U+{ord(sign):04X}]" for sign in text)
+
+
 @given(HOSTILE, st.integers(1, 5))
 def test_a_cut_text_says_that_it_is_cut(text: str, most: int) -> None:
     assert read(shown.text(text, most)).said.endswith("…") == (len(text) > most or text.endswith("…"))
@@ -127,24 +135,11 @@ def test_a_cut_text_says_that_it_is_cut(text: str, most: int) -> None:
 
 @given(ROWS | CHATS, HOSTILE)
 def test_rows_in_every_light_hold_nothing_but_text(row: Any, problem: str) -> None:
-    entry = DatasetEntry("some", "Some", Path("some.jsonl"))
-    for line in (Line(1, row), Line(1, None, problem or "no reason")):
-        read(rowview.row_list(Page([line, line], 20, 60), 21, entry))
-        read(rowview.conversation(line, entry))
-        read(rowview.raw(line))
-
-
-@given(st.lists(st.tuples(HOSTILE, st.booleans()), max_size=5), st.integers(0, 6))
-def test_tokens_hold_nothing_but_text(tokens: list[tuple[str, bool]], cut: int) -> None:
-    told = {"tokens": [token for token, _ in tokens], "loss": [loss for _, loss in tokens], "cut": cut}
-    reader = read(rowview.trained(told))
-    kinds = [
-        attributes["class"]
-        for tag, attributes in reader.tags
-        if tag == "span" and "token" in attributes.get("class", "")
-    ]
-    wanted = ["cut" if place >= cut else "loss" if loss else "context" for place, (_, loss) in enumerate(tokens)]
-    assert kinds == [f"token {kind}" for kind in wanted]
+    for told in (line(1, row), line(1, None, problem=problem or "no reason"), line(1, row, where=problem, cut=True)):
+        read(rowview.row_list([told, told], 1, entry()))
+        read(rowview.conversation(told, entry()))
+        read(rowview.raw(told))
+        read(rowview.place(told))
 
 
 @given(HOSTILE, HOSTILE, HOSTILE)
@@ -156,7 +151,7 @@ def test_answers_hold_nothing_but_text(asked: str, said: str, name: str) -> None
 
 def test_a_raw_row_reads_back_as_itself() -> None:
     row = {"messages": [{"role": "user", "content": 'a\n<b>"é"'}], "n": [1, None, 2.5]}
-    assert json.loads(read(rowview.raw(Line(1, row))).said) == row
+    assert json.loads(read(rowview.raw(line(0, row))).said) == row
 
 
 def test_sizes_have_few_digits() -> None:

@@ -14,15 +14,14 @@ from typing import Any, TypeVar
 import pytest
 
 from studio.core.configfile import config_to_yaml
-from studio.ui import chat, chatview, data, dataview, export, exportview, form, train, trainview
+from studio.ui import chat, chatview, form, train, trainview
 from studio.ui.chatview import Turn
 from studio.ui.context import Studio
 from studio.ui.gradio_import import gr
 from studio.workspace.chat import Chat
-from studio.workspace.datasets import add_dataset, list_datasets
 from studio.workspace.presets import list_presets, load_preset
 from studio.workspace.supervisor import Supervisor
-from tests.fake_worker import FakeWorkers, until
+from tests.fake_worker import FakeWorkers
 from tests.ui.fake_chat import FakeChat
 from tests.ui.made_runs import ended, make_run, metrics
 
@@ -52,7 +51,7 @@ def event(**told: Any) -> Any:
 
 
 def finished(studio: Studio, run_id: str = "20260101-1200-a", label: str = "A run") -> Path:
-    """A run with an adapter to export and to talk to."""
+    """A run with an adapter to talk to."""
     folder = make_run(studio.supervisor.runs.folder, run_id, metrics(100), ended(), label=label)
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
@@ -131,7 +130,8 @@ def test_a_mistake_in_a_fold_opens_it(trained: Trained) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "typed"), [("model.name_or_path", "no such model"), ("dataset.path", "nothing"), ("dataset.path", "/")]
+    ("name", "typed"),
+    [("model.name_or_path", "no such model"), ("dataset.path", "nothing"), ("dataset.path", "/etc/hosts")],
 )
 def test_what_is_not_there_is_told_before_anything_starts(trained: Trained, name: str, typed: str) -> None:
     updates = trained.look(**{name.replace(".", "__"): typed})
@@ -147,7 +147,9 @@ def test_start_starts_one_run_however_often_it_is_pressed(trained: Trained, work
     assert trained.tab.studio.supervisor.runs.ids() == list(ids)
     run = trained.tab.studio.supervisor.runs.get(ids.pop())
     assert run.label == "Mine"
-    assert run.config == form.laid_over({}, load_preset("quickstart"))
+    asked = form.laid_over({}, load_preset("quickstart"))
+    asked.dataset.exclude = []  # what the dataset leaves out, written down
+    assert run.config == asked
     trained.values["training.seed"] = "7"
     other = trained.tab.started("Mine", *trained.state)[trained.view.run]
     assert other not in ids
@@ -200,113 +202,36 @@ def test_a_run_that_is_not_there_is_told(trained: Trained, run_id: str) -> None:
     assert "There is no run" in updates[trained.view.problem]
 
 
+def test_a_dataset_is_handed_over_with_its_length(trained: Trained) -> None:
+    trained.values |= {"dataset.columns": "instruction: q", "dataset.exclude": "duplicate", "training.seed": "7"}
+    given = json.dumps({"dataset": "quickstart-sft", "max_length": 128})
+    updates = trained.take(trained.tab.handed(given, *trained.state))
+    assert trained.values["dataset.path"] == "quickstart-sft"
+    assert trained.values["training.max_length"] == "128"
+    assert trained.values["training.seed"] == "7"
+    config = form.to_config(trained.values)
+    assert (config.dataset.columns, config.dataset.exclude) == ({}, None)
+    assert "320 rows" in trained.info(updates, "dataset.path")
+
+
+@pytest.mark.parametrize("given", ["{", "{}", '{"dataset": ["x"]}', '{"dataset": ""}', '{"max_length": null}'])
+def test_what_is_no_dataset_changes_nothing(trained: Trained, given: str) -> None:
+    before = dict(trained.values)
+    trained.take(trained.tab.handed(given, *trained.state))
+    assert trained.values == before
+
+
+def test_a_run_is_handed_over_as_before(trained: Trained, studio: Studio) -> None:
+    updates = trained.take(trained.tab.handed(finished(studio, label="Again").name, *trained.state))
+    assert "Again" in updates[trained.view.preset]["info"]
+
+
 def test_only_what_is_quantized_has_knobs_for_it(trained: Trained) -> None:
     controls, folds = trained.tab.form.controls, trained.tab.form.folds
     for kind, quantized, adapter in (("lora", False, True), ("qlora", True, True), ("full", False, False)):
         updates = trained.look(adapter=kind)
         assert [updates[controls[name]]["visible"] for name in form.ONLY_QUANTIZED] == [quantized, quantized]
         assert updates[folds["adapter"]]["visible"] is adapter
-
-
-# -- Data --
-
-
-@pytest.fixture
-def looking(studio: Studio) -> data.DataTab:
-    return built(lambda: data.DataTab(studio, dataview.build()))
-
-
-def rows_file(folder: Path, count: int) -> Path:
-    path = folder / "mine.jsonl"
-    lines = [json.dumps({"instruction": f"ask {i}", "output": f"say {i}"}) for i in range(count)]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
-def test_an_upload_is_registered_chosen_and_cleared_away(looking: data.DataTab, tmp_path: Path) -> None:
-    file = rows_file(tmp_path, 45)
-    updates = looking.added(str(file))
-    assert "Added" in updates[looking.view.told]
-    assert updates[looking.view.at] == ("mine", 0)
-    assert updates[looking.view.remove]["visible"] is True
-    assert not file.exists()
-    assert [entry.name for entry in list_datasets() if not entry.bundled] == ["mine"]
-
-
-@pytest.mark.parametrize(
-    ("name", "content"), [("a.txt", "x"), ("a.jsonl", "{"), ("a.jsonl", '{"b": 1}'), ("a.csv", "")]
-)
-def test_an_upload_that_won_t_do_is_refused_in_its_place(
-    looking: data.DataTab, tmp_path: Path, name: str, content: str
-) -> None:
-    file = tmp_path / name
-    file.write_text(content, encoding="utf-8")
-    updates = looking.added(str(file))
-    assert set(updates) == {looking.view.told}
-    assert "st-error" in updates[looking.view.told]
-    assert all(entry.bundled for entry in list_datasets())
-
-
-def test_pages_end_where_the_rows_end(looking: data.DataTab, tmp_path: Path) -> None:
-    name = add_dataset(rows_file(tmp_path, 45)).name
-    view = looking.view
-    at, start = (name, 0), 0
-    seen = []
-    for turn in (looking.turned_on, looking.turned_on, looking.turned_on, looking.turned_back):
-        updates = turn(at, start)
-        at, start = updates[view.at], updates[view.start]
-        seen.append((start, updates[view.previous]["interactive"], updates[view.next]["interactive"]))
-    assert seen == [(20, True, True), (40, True, False), (40, True, False), (20, True, True)]
-
-
-@pytest.mark.parametrize(("typed", "at"), [("1", 0), ("45", 44), (" 21 ", 20)])
-def test_a_row_is_gone_to_by_its_number(looking: data.DataTab, tmp_path: Path, typed: str, at: int) -> None:
-    name = add_dataset(rows_file(tmp_path, 45)).name
-    updates = looking.gone_to((name, 0), 0, typed)
-    assert updates[looking.view.at] == (name, at)
-    assert updates[looking.view.start] == at - at % data.PAGE
-
-
-@pytest.mark.parametrize("typed", ["0", "46", "-1", "x", "", None, "²", "9" * 5000])
-def test_a_number_that_is_no_row_is_refused(looking: data.DataTab, tmp_path: Path, typed: str | None) -> None:
-    name = add_dataset(rows_file(tmp_path, 45)).name
-    updates = looking.gone_to((name, 0), 0, typed)
-    assert set(updates) == {looking.view.told}
-
-
-@pytest.mark.parametrize("picked", ["/etc/passwd.jsonl", "../x", "", None, "no-such"])
-def test_a_click_that_names_no_dataset_opens_none_but_the_first(
-    looking: data.DataTab, picked: Any, tmp_path: Path
-) -> None:
-    outside = rows_file(tmp_path, 3)
-    for name in (picked, str(outside)):
-        assert looking.dataset_chosen(event(pick=name))[looking.view.at] == ("quickstart-sft", 0)
-    assert list(looking.row_shown((str(outside), 0), "raw", "starter", "64")) != []
-    assert "say 0" not in "".join(looking.row_shown((str(outside), 0), "raw", "starter", "64"))
-
-
-def test_removing_asks_first_and_keeps_what_is_shipped(looking: data.DataTab, tmp_path: Path) -> None:
-    name = add_dataset(rows_file(tmp_path, 3)).name
-    assert looking.removal_asked((name, 0))[looking.view.ask]["visible"] is True
-    assert list_datasets()[0].name == name
-    updates = looking.removed((name, 0))
-    assert updates[looking.view.at] == ("quickstart-sft", 0)
-    assert "st-error" in looking.removed(("quickstart-sft", 0))[looking.view.told]
-    assert [entry.name for entry in list_datasets()] == ["quickstart-sft"]
-
-
-def test_a_row_as_trained_says_that_it_is_being_read(looking: data.DataTab, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"tokens": ["a", "b", "c"], "loss": [False, True, True], "cut": 2}
-    monkeypatch.setattr(Chat, "show_row", lambda *_args, **_fields: told)
-    first, then = looking.row_shown(("quickstart-sft", 0), "trained", "starter", "64")
-    assert "loading" in first
-    assert "Cut after 2 of 3 tokens" in then
-
-
-@pytest.mark.parametrize(("length", "model"), [("none", "starter"), ("3", "starter"), ("64", "no such model")])
-def test_what_a_row_cannot_be_read_with_is_told(looking: data.DataTab, length: str, model: str) -> None:
-    *_, then = looking.row_shown(("quickstart-sft", 0), "trained", model, length)
-    assert "st-error" in then
 
 
 # -- Chat --
@@ -421,79 +346,6 @@ def test_a_run_is_handed_over(talk: Talk) -> None:
     updates = talk.tab.handed(talk.target.removeprefix("run:"))
     assert updates[talk.view.target]["value"] == talk.target
     assert updates[talk.view.tuned]["visible"] is True
-
-
-# -- Export --
-
-
-@pytest.fixture
-def exporting(studio: Studio) -> export.ExportTab:
-    return built(lambda: export.ExportTab(studio, exportview.build()))
-
-
-def test_without_a_run_it_says_what_to_do(exporting: export.ExportTab) -> None:
-    updates = exporting.opened(None, "merged", None, "")
-    assert "data-go" in updates[exporting.view.empty]
-    assert updates[exporting.view.form]["visible"] is False
-
-
-def test_an_export_is_started_listed_and_never_aimed_at_twice(exporting: export.ExportTab, studio: Studio) -> None:
-    run = finished(studio)
-    first = exporting.opened(None, "adapter", None, "")
-    target = first[exporting.view.out]["value"]
-    updates = exporting.started(run.name, "adapter", target, target, "auto")
-    assert "A run, just the adapter" in updates[exporting.view.history]
-    assert updates[exporting.view.out]["value"] not in ("", target)
-    job = until(lambda: [job for job in studio.supervisor.exports() if job.state.status == "finished"])[0]
-    assert (job.config.run, job.config.format, job.config.out) == (run.name, "adapter", target)
-
-
-@pytest.mark.parametrize("what", ["", "file", "full", "inside"])
-def test_a_target_that_won_t_do_is_refused_at_the_field(
-    exporting: export.ExportTab, studio: Studio, tmp_path: Path, what: str
-) -> None:
-    run = finished(studio)
-    (tmp_path / "file").write_text("x", encoding="utf-8")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "x").write_text("x", encoding="utf-8")
-    out = {"": "", "inside": str(run / "there")}.get(what, str(tmp_path / what))
-    updates = exporting.started(run.name, "merged", out, "", "auto")
-    assert "bad" in updates[exporting.view.out]["elem_classes"]
-    assert studio.supervisor.exports() == []
-
-
-@pytest.mark.parametrize(("format", "dtype"), [("gguf", "auto"), ("merged", "int3")])
-def test_what_is_no_choice_is_refused(exporting: export.ExportTab, studio: Studio, format: str, dtype: str) -> None:
-    run = finished(studio)
-    updates = exporting.started(run.name, format, "/nowhere/at/all", "", dtype)
-    assert "st-error" in updates[exporting.view.problem]
-
-
-def test_a_tick_that_brings_nothing_new_sends_nothing(
-    exporting: export.ExportTab, studio: Studio, workers: FakeWorkers, tmp_path: Path
-) -> None:
-    workers.script = "sign start obey end:stopped"
-    run = finished(studio)
-    exporting.started(run.name, "merged", str(tmp_path / "out"), "", "auto")
-    until(lambda: studio.supervisor.exports()[0].state.status == "running")
-    first = exporting.looked_at("")
-    assert first[exporting.view.timer].active is True
-    assert exporting.looked_at(first[exporting.view.seen]) == {exporting.view.history: gr.skip()}
-    exporting.cancelled(event(pick="another"))
-    assert studio.supervisor.exports()[0].state.status == "running"
-    exporting.cancelled(event(pick=studio.supervisor.exports()[0].id))
-    until(lambda: studio.supervisor.exports()[0].state.status == "stopped")
-    assert exporting.looked_at(first[exporting.view.seen])[exporting.view.timer].active is False
-
-
-def test_the_code_that_loads_an_export_is_python(exporting: export.ExportTab, studio: Studio, tmp_path: Path) -> None:
-    run = finished(studio)
-    for format in exportview.FORMATS:
-        exporting.started(run.name, format, str(tmp_path / f'it\'s "{format}"'), "", "auto")
-    for job in studio.supervisor.exports():
-        code = exportview.snippet(job, Path(job.config.out))
-        compile(code, "snippet", "exec")
-        assert repr(job.config.out) in code
 
 
 # -- all of them --
