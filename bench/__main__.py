@@ -1,4 +1,7 @@
-"""`python -m bench [startup first_step throughput export chat]`: measure all, or only what is named."""
+"""`python -m bench [startup first_step throughput export chat data]`: measure all, or only what is named.
+
+`python -m bench memory [exact]` holds the estimate of memory against published measurements instead.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from pathlib import Path
 
 from bench.rows import Row, fresh_home, save, table
 
-PARTS = ("startup", "first_step", "throughput", "export", "chat")
+PARTS = ("startup", "first_step", "throughput", "export", "chat", "data")
 
 
 def main(names: list[str]) -> int:
+    if names[:1] == ["memory"]:
+        return importlib.import_module("bench.memory").main(names[1:])  # type: ignore[no-any-return]
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         print(f"There is no {unknown[0]}; choose from {', '.join(PARTS)}.", file=sys.stderr)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from studio.core.configfile import parse_config, read_yaml
 from studio.core.inputs import Inputs
-from studio.worker.data import prepare
+from studio.worker.data.prepare import prepare
 from studio.worker.device import resolve
 from studio.worker.encode import Encoder
 from studio.worker.trainers import build_trainer
@@ -35,7 +35,6 @@ def batches(run: Path, steps: int) -> list[dict[str, torch.Tensor]]:
         Encoder(tokenizer),
         max_length=config.training.max_length,
         seed=config.training.seed,
-        progress=lambda rows: None,
     )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     loader = build_trainer(config, setup, model, tokenizer, data, run / "unused").get_train_dataloader()

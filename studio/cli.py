@@ -7,7 +7,6 @@ when it is called.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -16,7 +15,15 @@ from typing import Annotated, Any
 
 import typer
 
+from studio.cli_data import data
 from studio.core.errors import StudioError
+from studio.say import Json, put, say, write
+
+Dtype = Annotated[str, typer.Option(help="auto (as the base), bfloat16, float16 or float32.")]
+ShardSize = Annotated[float, typer.Option(help="Gigabytes a file at most.")]
+Parity = Annotated[
+    bool, typer.Option("--parity/--no-parity", help="Load what was written and compare it with base and adapter.")
+]
 
 app = typer.Typer(
     name="studio",
@@ -26,14 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Look at datasets.", no_args_is_help=True, rich_markup_mode=None)
 models = typer.Typer(help="List and fetch models.", no_args_is_help=True, rich_markup_mode=None)
 runs = typer.Typer(help="List, stop, resume and delete runs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data, name="data")
 app.add_typer(models, name="models")
 app.add_typer(runs, name="runs")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 
 
 def main() -> None:
@@ -49,26 +53,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os._exit(1)  # the reader of our output has gone; nothing is left to say to it
-
-
-def say(text: str = "") -> None:
-    """Words for a person: they go to stderr, so that stdout stays a program's."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def put(value: Any, as_json: bool, text: str = "") -> None:
-    """A command's answer: JSON for programs, else text for people."""
-    from studio.core.events import spell
-
-    _write(json.dumps(spell(value), default=str, allow_nan=False) + "\n" if as_json else text + "\n")
-
-
-def _write(text: str) -> None:
-    """Spell out what the terminal's encoding lacks: a run may be called anything."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
 
 
 @app.callback(invoke_without_command=True)
@@ -117,52 +101,6 @@ def _followed(supervisor: Any, run_id: str) -> int:
     supervisor.close()
     put(None, False, str(supervisor.runs.folder / run_id))
     return code
-
-
-@data.command("show")
-def data_show(
-    path: Annotated[str, typer.Argument(help="A registered dataset or a file.")],
-    format: Annotated[str, typer.Option(help="The rows' layout.")] = "auto",
-    model: Annotated[str, typer.Option(help="Whose template and tokens.")] = "starter",
-    row: Annotated[int, typer.Option(help="Which row, from 0.")] = 0,
-    train_on: Annotated[str, typer.Option(help="assistant, last_assistant or all.")] = "assistant",
-    max_length: Annotated[int, typer.Option(help="Where training cuts rows.")] = 1024,
-    as_json: Json = False,
-) -> None:
-    """Show a row as trained on: text, tokens, and which of them carry loss."""
-    import dataclasses
-
-    from studio.core.configfile import parse_config
-    from studio.workspace.datasets import resolve_dataset
-    from studio.workspace.home import home
-    from studio.workspace.models import resolve_model
-
-    section = {"path": path, "format": format, "train_on": train_on}
-    knobs = parse_config({"dataset": section, "training": {"max_length": max_length}}).dataset
-    request = {
-        "dataset": dataclasses.asdict(resolve_dataset(path)),
-        "model": dataclasses.asdict(resolve_model(model)),
-        "section": knobs.model_dump(),
-        "row": row,
-        "max_length": max_length,
-    }
-    os.environ["STUDIO_HOME"] = str(home())
-    from studio.worker.show import show_row
-
-    shown = show_row(request)
-    put(shown, as_json, "" if as_json else _coloured(shown))
-
-
-def _coloured(shown: dict[str, Any]) -> str:
-    """The row's tokens; those that carry loss in bold green, those that are cut off dimmed (on a terminal)."""
-    plain = not sys.stdout.isatty()
-    pieces = []
-    for i, (token, loss) in enumerate(zip(shown["tokens"], shown["loss"], strict=True)):
-        style = "2" if i >= shown["cut"] else "1;32" if loss else ""
-        pieces.append(token if plain or not style else f"\x1b[{style}m{token}\x1b[0m")
-    learnt = sum(shown["loss"][: shown["cut"]])
-    head = f"line {shown['line']}, {shown['format']}: {len(shown['ids'])} tokens, {learnt} carry loss"
-    return f"{head}\n{''.join(pieces)}"
 
 
 @models.command("list")
@@ -285,13 +223,13 @@ def chat(
     try:
         if prompt or as_json or not sys.stdin.isatty():
             question = prompt or sys.stdin.read()
-            answers = conversation.ask(question, None if as_json else _write, temperature, max_new_tokens)
+            answers = conversation.ask(question, None if as_json else write, temperature, max_new_tokens)
             if as_json:
                 put({"target": target, "prompt": question, "answers": answers}, True)
             return
         say("Type a message; an empty line ends.")
         while question := input("> ").strip():
-            conversation.ask(question, _write, temperature, max_new_tokens)
+            conversation.ask(question, write, temperature, max_new_tokens)
     except EOFError:
         return
     finally:
@@ -302,23 +240,67 @@ def chat(
 def export(
     run_id: Annotated[str, typer.Argument(metavar="RUN")],
     out: Annotated[Path, typer.Option(help="A new or empty folder.")],
-    format: Annotated[str, typer.Option(help="adapter, or merged: base and adapter in one.")] = "merged",
-    dtype: Annotated[str, typer.Option(help="auto (as the base), bfloat16, float16 or float32.")] = "auto",
+    format: Annotated[str, typer.Option(help="adapter, merged, gguf, gguf-lora, ollama or bnb.")] = "merged",
+    dtype: Dtype = "auto",
+    quantization: Annotated[
+        str, typer.Option(help="gguf and ollama: f32, f16, bf16, q8_0; bnb: nf4, fp4, int8.")
+    ] = "auto",
+    shard_size: ShardSize = 5.0,
+    quantized_base: Annotated[
+        str, typer.Option(help="For a run on a 4- or 8-bit base: merge into the original, or dequantized weights.")
+    ] = "original",
+    parity: Parity = True,
     as_json: Json = False,
 ) -> None:
-    """Write a run's adapter, or its base with the adapter merged in, as a folder that other programs load."""
+    """Write what a run has learnt as files that other programs load, and compare them with what was trained."""
     from studio.core.config import ExportConfig
     from studio.core.configfile import parse_as
-    from studio.workspace.follow import follow_export
     from studio.workspace.supervisor import Supervisor
 
-    fields = {"run": run_id, "format": format, "out": str(out), "dtype": dtype}
+    fields = {"run": run_id, "format": format, "out": str(out), "dtype": dtype, "shard_size": shard_size}
+    more = {"quantization": quantization, "quantized_base": quantized_base, "parity": parity}
+    config = parse_as(ExportConfig, {**fields, **more})
     supervisor = Supervisor()
-    job = supervisor.export(parse_as(ExportConfig, fields))
+    _follow_export(supervisor, supervisor.export(config), as_json)
+
+
+@app.command()
+def merge(
+    base: Annotated[str, typer.Argument(help="starter, a folder or a name on the hub.")],
+    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER...", help="Folders of adapters, or runs.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    dtype: Dtype = "auto",
+    shard_size: ShardSize = 5.0,
+    weights: Annotated[str, typer.Option(help="One number for each adapter, such as 0.7,0.3.")] = "",
+    combination: Annotated[
+        str, typer.Option(help="How several become one: cat (their exact sum), linear, svd, ties, dare_linear, ...")
+    ] = "cat",
+    density: Annotated[float, typer.Option(help="The share of changes that ties and dare keep.")] = 0.5,
+    parity: Parity = True,
+    as_json: Json = False,
+) -> None:
+    """Merge adapters that were trained elsewhere into their base."""
+    from studio.core.config import MergeConfig
+    from studio.core.configfile import parse_as
+    from studio.workspace.supervisor import Supervisor
+
+    fields = {"base": base, "adapters": adapters, "out": str(out), "dtype": dtype, "shard_size": shard_size}
+    ways = {"combination": combination, "density": density, "weights": [w for w in weights.split(",") if w.strip()]}
+    config = parse_as(MergeConfig, {**fields, **ways, "parity": parity})
+    supervisor = Supervisor()
+    _follow_export(supervisor, supervisor.merge(config), as_json)
+
+
+def _follow_export(supervisor: Any, job: Any, as_json: bool) -> None:
+    """Follow an export of a Supervisor to its end; what it made is the answer."""
+    from studio.workspace.follow import follow_export
+
     ended = follow_export(supervisor, job, say)
     supervisor.close()
     if ended.state.status != "finished":
         raise StudioError(ended.state.cause or "The export was stopped.", ended.state.hint)
+    for note in ended.progress.notes:
+        say(note.text)
     put(ended.result, as_json, str(ended.result["path"]))
 
 

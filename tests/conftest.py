@@ -23,6 +23,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's backgro
 _HUB = tempfile.TemporaryDirectory(prefix="studio-tests-hub-")
 os.environ["HF_HOME"] = _HUB.name
 os.environ["HF_HUB_OFFLINE"] = "1"
+# For what is made once for many tests, such as a trained run; each test then has a folder of its own.
+_HOME = tempfile.TemporaryDirectory(prefix="studio-tests-home-")
+os.environ["STUDIO_HOME"] = _HOME.name
 for _variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "STUDIO_TOKEN"):
     os.environ.pop(_variable, None)
 

@@ -1,7 +1,7 @@
 """A stand-in for `python -m studio.worker`: does what a script says, in milliseconds, without torch.
 
-In: a job folder, `--standby` or `--serve`, as the real one; the script in FAKE_WORKER. Out: the files a worker writes,
-answers on the pipe. `FakeWorkers` puts it in the real one's place, below the launcher, so that everything above
+In: a job folder, `--standby`, `--serve` or `--data`, as the real one; the script in FAKE_WORKER. Out: a worker's files,
+answers on the pipe. `FakeWorkers` puts it in the real one's place, below the launcher, so that everything above it
 is the studio's own. A script is words, done from left to right:
 
     sign  start[:FROM]  step:N  save:N  adapter  note:TEXT  tear  say:TEXT  end:STATUS   what a worker writes
@@ -48,13 +48,17 @@ class FakeWorkers:
 
     `scripts` maps a job's label to its script, `script` is for all others; both are read when a worker is started (a
     standby's, when it is made). `commands` are the arguments that real workers would have got, `processes` the fakes.
+    `readers` are those for questions about datasets, which are answered with "done", whatever they are; with
+    `real_data`, by the real worker.
     """
 
     def __init__(self) -> None:
         self.script = GOOD
         self.scripts: dict[str, str] = {}
+        self.real_data = False
         self.commands: list[list[str]] = []
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.readers: list[subprocess.Popen[bytes]] = []
 
     def install(self) -> None:
         """Take the place of `subprocess` in the launcher's module, for good: in a process made for it."""
@@ -67,10 +71,15 @@ class FakeWorkers:
 
     def _start(self, command: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[bytes]:
         arguments = command[command.index("studio.worker") + 1 :]
-        self.commands.append(command)
+        kept = self.readers if arguments == ["--data"] else self.processes
+        if arguments == ["--data"] and self.real_data:
+            kept.append(subprocess.Popen(command, env=env, **options))
+            return kept[-1]
+        if kept is self.processes:
+            self.commands.append(command)
         env = {**env, "FAKE_WORKER": self._script(arguments[0]), "PYTHONPATH": str(Path(__file__).parents[1])}
         process = subprocess.Popen([sys.executable, __file__, *arguments], env=env, **options)
-        self.processes.append(process)
+        kept.append(process)
         return process
 
     def _script(self, argument: str) -> str:
@@ -82,7 +91,7 @@ class FakeWorkers:
 
     def end(self) -> None:
         """End every fake that is left."""
-        for process in self.processes:
+        for process in self.processes + self.readers:
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
@@ -234,7 +243,7 @@ def _run(argument: str) -> int:
     script = os.environ["FAKE_WORKER"]
     if argument == "--standby":
         return _stand_by(script)
-    return _Pipe().run() if argument == "--serve" else _Job(Path(argument)).do(script)
+    return _Pipe().run() if argument in ("--serve", "--data") else _Job(Path(argument)).do(script)
 
 
 if __name__ == "__main__":

@@ -9,45 +9,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from studio import cli
 from studio.core.config import RunConfig
 from studio.core.configfile import config_to_yaml, load_config
 from studio.workspace import follow, supervisor
 from studio.workspace.home import bundled, runs_dir
 from studio.workspace.runs import Runs, RunSummary
+from tests.commands import Command, runner
 from tests.fake_worker import FakeWorkers, until
 from tests.workspace.test_runs import at, make_run
 
 PROJECT = Path(__file__).parents[1]
-
-
-@dataclass
-class Said:
-    """What a command left: its exit code, stdout, stderr."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """stdout, which must be one JSON object and nothing else."""
-        assert self.out.count("\n") == 1
-
-        def refuse(word: str) -> None:
-            raise AssertionError(f"{word} is no JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-
-Command = Callable[..., Said]
 
 
 @pytest.fixture
@@ -56,15 +32,7 @@ def studio(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], w
     monkeypatch.setattr(supervisor, "_POLL", 0.02)
     monkeypatch.setattr(follow, "_POLL", 0.02)
 
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["studio", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capfd.readouterr()
-        code = ended.value.code
-        return Said(code if isinstance(code, int) else 0 if code is None else 1, captured.out, captured.err)
-
-    return run
+    return runner(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/LOG.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/LOG.md", "docs/DATA.md"]
 
 
 def tree_of_readme() -> set[str]:
@@ -47,7 +47,7 @@ def test_every_command_of_the_readme_exists_and_the_other_way_round() -> None:
     for line in block[1].splitlines():
         words = re.match(r"studio (\w+)((?: \w+)?(?: ID| NAME| PATH)?(?: \| \w+(?: ID| NAME)?)*)", line)
         assert words, line
-        subcommands = re.findall(r"\b(list|show|stop|resume|delete|get)\b", words[2])
+        subcommands = re.findall(r"\b(list|show|stop|resume|delete|get|check|stats|convert|split)\b", words[2])
         told |= {f"{words[1]} {sub}" for sub in subcommands} or {words[1]}
     from studio import cli
 
@@ -76,6 +76,20 @@ def test_contributing_names_places_that_exist() -> None:
     ):
         assert name in text
         assert re.search(rf"^{name}\b", (ROOT / "studio" / module).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_page_on_data_names_every_layout_and_every_problem() -> None:
+    from studio.core.formats import FORMATS
+    from studio.core.problems import PROBLEMS
+
+    page = (ROOT / "docs" / "DATA.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `")]
+    layouts = {row[0]: (row[1], row[3]) for row in rows if len(row) == 4}
+    problems = {row[0]: row[1:] for row in rows if len(row) == 3 and row[1] in ("error", "warning")}
+    for format in FORMATS.values():
+        assert layouts[f"`{format.name}`"] == (", ".join(f"`{column}`" for column in format.needs), format.type)
+    assert problems == {f"`{p.kind}`": [p.severity, p.help] for p in PROBLEMS.values()}
+    assert len(layouts) == len(FORMATS)
 
 
 def test_every_shipped_preset_is_a_valid_run_and_says_for_whom() -> None:

@@ -7,9 +7,12 @@ transformers. Knows nothing of files, processes or libraries that train.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from studio.core.problems import PROBLEMS
 
 
 def knob(
@@ -76,41 +79,101 @@ class ModelSection(Section):
     )
 
 
+class MixPart(Section):
+    """One of several datasets that a run learns from together."""
+
+    path: str = Field(min_length=1)
+    weight: float | None = Field(None, gt=0)
+
+
 class DatasetSection(Section):
-    path: str = knob(
+    path: str | list[str | MixPart] = knob(
         "quickstart-sft",
         "Dataset",
-        "What the model learns from: a registered dataset's name, or a file of rows (jsonl, json, csv, parquet).",
+        "What the model learns from: a registered dataset, a file or folder of rows, a name on the Hugging Face hub; "
+        "or several of these, with weights.",
         basic=True,
         min_length=1,
     )
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text"] = knob(
-        "auto", "Layout", "How a row is laid out; auto recognises it from the columns.", group="data"
+    stopping_strategy: Literal["first_exhausted", "all_exhausted"] = knob(
+        "first_exhausted",
+        "A mix ends",
+        "Where datasets are mixed by weight: when the first one is used up, or when all are (smaller ones repeat).",
+        group="data",
     )
+    format: Literal[
+        "auto",
+        "messages",
+        "sharegpt",
+        "alpaca",
+        "prompt_completion",
+        "prompt_only",
+        "preference",
+        "alpaca_preference",
+        "sharegpt_preference",
+        "ultrafeedback",
+        "unpaired_preference",
+        "alpaca_unpaired",
+        "sharegpt_unpaired",
+        "text",
+    ] = knob("auto", "Layout", "How a row is laid out; auto recognises it from the columns.", group="data")
     columns: dict[str, str] = knob(
         {},
         "Column names",
         "Which of your columns stands for which expected one, where the names differ: expected: yours.",
         group="data",
     )
+    tags: dict[str, str] = knob(
+        {},
+        "Role names",
+        "How conversations name their parts, where it is not the usual way: role_tag, content_tag, user_tag, "
+        "assistant_tag, system_tag, observation_tag, function_tag.",
+        group="data",
+    )
     system_prompt: str | None = knob(
         None, "System prompt", "Put before every row that has no system message of its own.", group="data"
     )
+    exclude: list[str] | None = knob(
+        None,
+        "Leave out",
+        "Kinds of problems whose rows are left out, such as duplicate or too_long; empty takes what the dataset says.",
+        group="data",
+    )
+    exclude_rows: list[Annotated[int, Field(ge=0)]] = knob(
+        [], "Leave out rows", "Single rows that are left out, counted from 0 as in the preview.", group="data"
+    )
     validation_split: float = knob(
         0.1,
-        "Share held out for validation",
-        "This part of the rows is never trained on; the loss on it tells learning from memorising.",
+        "Held out for validation",
+        "This part of the rows is never trained on; the loss on it tells learning from memorising. Below 1 a share, "
+        "from 1 on a number of rows.",
         group="data",
         ge=0.0,
-        le=0.9,
     )
     test_split: float = knob(
         0.0,
-        "Share held out for testing",
-        "Set aside for a final evaluation after training.",
+        "Held out for testing",
+        "Set aside for a final evaluation after training. Below 1 a share, from 1 on a number of rows.",
         group="data",
         ge=0.0,
-        le=0.9,
+    )
+    validation_path: str | None = knob(
+        None,
+        "Validation rows",
+        "A dataset or file of its own to validate on, instead of a part of this one.",
+        group="data",
+    )
+    stratify_by: str | None = knob(
+        None,
+        "Split evenly by",
+        "A column whose values are to be equally frequent in each part of the split, such as a label or a language.",
+        group="data",
+    )
+    group_duplicates: Literal["exact", "near", "off"] = knob(
+        "exact",
+        "Keep together in the split",
+        "Rows that are the same (or nearly the same) never stand both in training and in validation.",
+        group="data",
     )
     max_samples: int | None = knob(
         None,
@@ -127,13 +190,29 @@ class DatasetSection(Section):
         group="data",
     )
 
+    @property
+    def label(self) -> str:
+        """The dataset's name, or those of a mix's parts."""
+        parts = [self.path] if isinstance(self.path, str) else self.path
+        return " + ".join(part if isinstance(part, str) else part.path for part in parts)
+
     @model_validator(mode="after")
-    def _splits_leave_rows_to_train_on(self) -> DatasetSection:
+    def _names_and_shares_are_possible(self) -> DatasetSection:
         # A rule over several knobs opens its message with the path of the one to show it at; configfile reads it off.
-        if self.validation_split + self.test_split >= 1.0:
+        shares = [part for part in (self.validation_split, self.test_split) if part < 1]
+        if sum(shares) >= 1.0:
             raise ValueError(
                 "dataset.validation_split: with test_split it leaves nothing to train on; both must stay below 1"
             )
+        unknown = [kind for kind in self.exclude or () if kind not in PROBLEMS]
+        if unknown:
+            near = get_close_matches(unknown[0], PROBLEMS, 1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(PROBLEMS)}"
+            raise ValueError(f"dataset.exclude: there is no kind of problem {unknown[0]!r}{hint}")
+        for name in ("validation_split", "test_split"):
+            part = getattr(self, name)
+            if 0.9 < part < 1 or (part > 1 and part != int(part)):
+                raise ValueError(f"dataset.{name}: should be a share of at most 0.9, or a whole number of rows")
         return self
 
 
@@ -251,6 +330,19 @@ class TrainingSection(Section):
         "Recomputes instead of remembering: much less memory, about a third slower; auto uses it on a GPU.",
         group="memory",
     )
+    use_reentrant: bool = knob(
+        False,
+        "Older checkpointing",
+        "Recomputes in the way that older versions did: a little more memory; for models that need it.",
+        group="memory",
+    )
+    autocast: Literal["auto"] | bool = knob(
+        "auto",
+        "Mixed precision",
+        "Computes products in 16 bits whatever the weights are held in; auto does it unless the weights are float32, "
+        "false computes in the weights' own format throughout.",
+        group="memory",
+    )
     train_sampling_strategy: Literal["auto", "random", "group_by_length", "sequential"] = knob(
         "auto",
         "Order of rows",
@@ -329,10 +421,55 @@ class RunConfig(Section):
         return self
 
 
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+GGUF_TYPES = ("f32", "f16", "bf16", "q8_0")
+BNB_TYPES = ("nf4", "fp4", "int8")
+
+
 class ExportConfig(Section):
-    """What an export is told: which run, to what, where."""
+    """What an export is told: which run (or, where adapters trained elsewhere are merged, which base), to what, where.
+
+    `quantized_base`: whether a run on a base held in 4 or 8 bits is merged into that base as it was published, or into
+    what the quantized weights stand for, which is what it was trained on.
+    """
 
     run: str = Field(min_length=1)
-    format: Literal["adapter", "merged"] = "merged"
+    format: Literal["adapter", "merged", "gguf", "gguf-lora", "ollama", "bnb"] = "merged"
     out: str = Field(min_length=1)
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: Dtype = "auto"
+    quantization: Literal["auto", "f32", "f16", "bf16", "q8_0", "nf4", "fp4", "int8"] = "auto"
+    shard_size: float = Field(default=5.0, gt=0, le=1000, description="Gigabytes a file at most.")
+    quantized_base: Literal["original", "dequantized"] = "original"
+    parity: bool = Field(default=True, description="Load what was written and compare it with base and adapter.")
+
+    @model_validator(mode="after")
+    def _quantization_is_one_of_the_formats(self) -> ExportConfig:
+        known = {"gguf": GGUF_TYPES, "ollama": GGUF_TYPES, "bnb": BNB_TYPES}.get(self.format, ())
+        if self.quantization != "auto" and self.quantization not in known:
+            said = f"{self.format} knows {', '.join(known)}" if known else f"{self.format} has none; leave it out"
+            raise ValueError(f"quantization: {said}")
+        return self
+
+
+class MergeConfig(Section):
+    """What a merge of adapters trained elsewhere is told. `combination` and `density` are those of PEFT."""
+
+    base: str = Field(min_length=1)
+    adapters: list[str] = Field(min_length=1)
+    out: str = Field(min_length=1)
+    dtype: Dtype = "auto"
+    shard_size: float = Field(default=5.0, gt=0, le=1000)
+    weights: list[float] = []
+    combination: Literal["linear", "cat", "svd", "ties", "dare_linear", "dare_ties"] = "cat"
+    density: float = Field(default=0.5, gt=0, le=1)
+    parity: bool = True
+
+    @model_validator(mode="after")
+    def _each_adapter_has_its_weight(self) -> MergeConfig:
+        if self.weights and len(self.weights) != len(self.adapters):
+            raise ValueError(
+                f"weights: there are {len(self.weights)} weights for {len(self.adapters)} adapters; give one for each"
+            )
+        return self

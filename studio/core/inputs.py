@@ -30,30 +30,56 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """A file of rows; `manner` is a regex that every taught answer matches, where the dataset has one to check by."""
+    """Where rows come from, and how they are laid out.
+
+    files: `path` is a file of rows or a folder of them. hub: `name` is the id, with `config`, `split` and `revision`.
+    mix: `parts` are joined one after the other, or drawn from by their `weight`s until `stopping` says so. `columns`
+    (expected: yours) and `tags` map names that differ; `limit` takes the first rows only. `heldout` and `manner`: a
+    file of questions and a regex that every taught answer matches, where the dataset has them to check by.
+    """
 
     name: str
-    path: str
+    path: str = ""
+    kind: Literal["files", "hub", "mix"] = "files"
     format: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    limit: int | None = None
+    weight: float | None = None
+    parts: tuple[DatasetInput, ...] = ()
+    stopping: Literal["concatenate", "first_exhausted", "all_exhausted"] = "concatenate"
     heldout: str | None = None
     manner: str | None = None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> DatasetInput:
+        """Raises TypeError for fields that there aren't."""
+        return cls(**{**data, "parts": tuple(cls.from_dict(part) for part in data.get("parts", ()))})
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything a run reads. `label` is the name a person gave the run, as given."""
+    """Everything a run reads: `validation` where `dataset.validation_path` names rows of their own.
+
+    `label` is the name a person gave the run, as given.
+    """
 
     label: str
     model: ModelInput
     dataset: DatasetInput
+    validation: DatasetInput | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Inputs:
-        return cls(data["label"], ModelInput(**data["model"]), DatasetInput(**data["dataset"]))
+        model, dataset = ModelInput(**data["model"]), DatasetInput.from_dict(data["dataset"])
+        held = data.get("validation")
+        return cls(data["label"], model, dataset, DatasetInput.from_dict(held) if held else None)
 
     @classmethod
     def read(cls, path: Path) -> Inputs:

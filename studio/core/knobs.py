@@ -15,14 +15,15 @@ from pydantic.fields import FieldInfo
 
 from studio.core.config import RunConfig
 
-Kind = Literal["int", "float", "bool", "choice", "text", "list", "map"]
+Kind = Literal["int", "float", "bool", "choice", "text", "list", "texts", "map"]
 
 
 @dataclass(frozen=True)
 class Knob:
     """One leaf of run.yaml.
 
-    `path` is dotted; `optional` means it may be null; bounds are inclusive (`ge`, `le`) or not.
+    `path` is dotted; a `list` is chosen from `choices`, `texts` is a list of anything; `optional` means it may be
+    null; bounds are inclusive (`ge`, `le`) or not.
     """
 
     path: str
@@ -100,7 +101,7 @@ def _kind(plain: list[Any], choices: tuple[str, ...]) -> Kind:
     if any(get_origin(b) is dict for b in plain):
         return "map"
     if any(get_origin(b) is list for b in plain) and str not in plain:
-        return "list"
+        return "list" if _inner_choices(plain) else "texts"
     for kind, name in ((bool, "bool"), (float, "float"), (int, "int")):
         if kind in plain:
             return name  # type: ignore[return-value]

@@ -1,151 +1,139 @@
-"""Rows of a text file of data, one at a time, each with its line number.
+"""A row of data with its place, and how one row's bytes are read.
 
-In: a path to jsonl, ndjson, json, csv or tsv. Out: `Line`s: a number that counts from 1, and a row or the problem
-with it. Bad lines are told, never dropped in silence. Reads line by line (a json array: whole, up to a size). Knows
-no layouts.
+In: the bytes of one line of jsonl or of one element of a json array. Out: a Line: the row, or in plain words why
+there is none. How a file is cut into such pieces is textfile's and its neighbours' business. Knows no layouts.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from studio.core.errors import DataError
-
-TEXT_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}
+TEXT_SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".md"}
 LONGEST_LINE = 20 * 2**20  # bytes: a longer row is no example but an accident
-LARGEST_ARRAY = 512 * 2**20  # bytes: a json array is parsed whole
-_ESCAPE = re.compile("[\udc80-\udcff]")  # how Python's surrogateescape spells bytes that are no text
+DEEPEST = 128  # brackets within brackets: beyond it no row is meant, and walking it could exhaust the stack
+BLANK = b" \t\r\n\x0b\x0c"
+_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*){0,50}"|[\[{]+|[\]}]+', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row, or why there is none. `number` is the line in the file (of its first line, for csv), from 1."""
+    """A row, or why there is none.
+
+    `number` is the line in its file, from 1: of the first line of a csv record, of a json array's element, of a txt
+    paragraph; for parquet and arrow the row's number. `kind` is unreadable, encoding or too_big where there is a
+    `problem`. `file` is its name where there are several files, `part` which part of a mix it is from, `position` its
+    place among all rows, from 0, blank lines not counted.
+    """
 
     number: int
     row: Any = None
     problem: str = ""
+    kind: str = ""
+    file: str = ""
+    part: int = 0
+    position: int = 0
+
+    @property
+    def where(self) -> int | str:
+        """The line number, with its file's name before it where there are several."""
+        return f"{self.file}:{self.number}" if self.file else self.number
+
+
+class Record(NamedTuple):
+    """A row as it stands in a text file: where it begins, and its bytes, a table's fields, or what is wrong with it."""
+
+    offset: int  # in bytes, of the file as unpacked
+    number: int  # the line it begins in, from 1
+    raw: bytes | list[str] = b""
+    problem: str = ""
+    kind: str = ""
 
 
 def read_rows(path: Path) -> Iterator[Line]:
-    """Every row of a file. Raises DataError where the file as a whole can't be read."""
-    suffix = path.suffix.lower()
-    if suffix not in TEXT_SUFFIXES:
-        raise DataError(f"{path.name} is not a kind of file that holds rows.", "Give jsonl, json, csv, tsv or parquet.")
-    _check_encoding(path)
-    if suffix in {".csv", ".tsv"}:
-        return _read_table(path, "\t" if suffix == ".tsv" else ",")
-    if suffix == ".json" and _opens_with_bracket(path):
-        return _read_array(path)
-    return _read_lines(path)
+    """Every row of a text file. Raises DataError where the file as a whole can't be read."""
+    from studio.core.textfile import open_text  # which is made of what stands here
+
+    return open_text(path).lines()
 
 
-def parse_line(number: int, raw: bytes) -> Line | None:
-    """The row in one line of jsonl; None for a blank line."""
+def parse_record(record: Record, position: int = 0) -> Line:
+    """The row in a record of JSON."""
+    number, raw = record.number, record.raw
+    assert isinstance(raw, bytes)
+    if record.problem:
+        return Line(number, problem=record.problem, kind=record.kind, position=position)
     if len(raw) > LONGEST_LINE:
-        return Line(number, problem=f"the line has {len(raw) / 2**20:.0f} MB; 20 MB is the most a row may have")
+        return Line(number, problem=too_long(len(raw)), kind="too_big", position=position)
+    problem, kind, row = "", "unreadable", None
     try:
-        text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        text = raw.decode("utf-8").rstrip()  # an error at the end is in this line, not in the next
+        if raw.count(b"[") + raw.count(b"{") > DEEPEST and depth(raw) > DEEPEST:
+            problem = f"it is nested over {DEEPEST} levels deep"
+        else:
+            row = json.loads(text)
+            problem = _half_characters(raw, row)
+            kind = "encoding" if problem else ""
     except UnicodeDecodeError as error:
-        return Line(number, problem=f"byte {error.start + 1} of the line is not UTF-8")
-    if not text:
-        return None
-    try:
-        return Line(number, json.loads(text))
+        problem, kind = not_utf8(raw, error.start, record.offset), "encoding"
     except json.JSONDecodeError as error:
-        return Line(number, problem=f"no valid JSON at column {error.colno}: {error.msg}")
+        nul = raw.find(b"\0")
+        if nul >= 0:
+            problem, kind = (
+                f"byte {nul + 1} of the line (byte {record.offset + nul + 1} of the file) is NUL",
+                "encoding",
+            )
+        else:
+            problem = f"no valid JSON at {_place(error, number)}: {error.msg}"
     except (RecursionError, ValueError) as error:
-        return Line(number, problem=f"no readable JSON ({error})")
+        problem = f"no readable JSON ({error})"
+    return Line(number, None if problem else row, problem, kind, position=position)
 
 
-def _read_lines(path: Path) -> Iterator[Line]:
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(LONGEST_LINE + 1):
-            number += 1
-            size = len(raw)
-            while not raw.endswith(b"\n") and len(raw) > LONGEST_LINE and (more := file.readline(2**20)):
-                size += len(more)  # walk to the end of an endless line without keeping it
-                if more.endswith(b"\n"):
-                    break
-            line = parse_line(number, raw) if size == len(raw) else Line(number, problem=_too_long(size))
-            if line is not None:
-                yield line
+def too_long(size: int) -> str:
+    """What is said of a row of so many bytes."""
+    return f"the line has {size / 2**20:.0f} MB; {LONGEST_LINE / 2**20:.0f} MB is the most a row may have"
 
 
-def _too_long(size: int) -> str:
-    return f"the line has {size / 2**20:.0f} MB; 20 MB is the most a row may have"
-
-
-def _read_array(path: Path) -> Iterator[Line]:
-    if path.stat().st_size > LARGEST_ARRAY:
-        raise DataError(f"{path.name} is one JSON array of over 512 MB.", "Save it as jsonl: one row a line.")
+def not_utf8(raw: bytes, at: int, offset: int) -> str:
+    """What is said of a row whose byte `at` is no UTF-8; `offset` is where the row begins in its file."""
     try:
-        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path.name}, line {line} is not UTF-8.", "Save it as UTF-8 and try again.", line) from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path.name}, line {error.lineno}: {error.msg}.",
-            "Mend that line, or save the file as jsonl.",
-            error.lineno,
-        ) from None
-    except RecursionError:
-        raise DataError(f"{path.name} is nested too deeply to be read.", "Give one flat object a row.") from None
-    except ValueError as error:
-        raise DataError(f"{path.name} can't be read as JSON ({error}).", "Save it as jsonl: one row a line.") from None
-    for number, row in enumerate(rows, start=1):
-        yield Line(number, row)
+        raw[at : at + 64].decode("cp1252")
+        perhaps = "; perhaps it is Windows-1252 (Latin-1)"
+    except UnicodeDecodeError:
+        perhaps = ""
+    return f"byte {at + 1} of the line (byte {offset + at + 1} of the file) is not UTF-8{perhaps}"
 
 
-def _read_table(path: Path, delimiter: str) -> Iterator[Line]:
-    csv.field_size_limit(LONGEST_LINE)
-    # What is no UTF-8 comes through as escapes, so that it costs its own row only and each row keeps its line.
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        start = 1
-        try:
-            header = next((fields for fields in reader if fields), [])
-            if _ESCAPE.search("".join(header)):
-                yield Line(start, problem="the header is not UTF-8")
-                return
-            while True:
-                start = reader.line_num + 1
-                fields = next(reader, None)
-                if fields is None:
-                    return
-                if fields:
-                    yield _table_row(start, header, fields)
-        except csv.Error as error:
-            yield Line(start, problem=f"not readable as a table from here on ({error})")
+def depth(raw: bytes) -> int:
+    """How many brackets stand within brackets in a piece of JSON."""
+    now = deepest = 0
+    for match in _BRACKETS.finditer(raw):
+        first, size = raw[match.start()], match.end() - match.start()
+        if first in b"[{":
+            now += size
+            deepest = max(deepest, now)
+        elif first in b"]}":
+            now -= size
+    return deepest
 
 
-def _table_row(number: int, header: list[str], fields: list[str]) -> Line:
-    if len(fields) != len(header):
-        return Line(number, problem=f"{len(fields)} columns where the header names {len(header)}")
-    if _ESCAPE.search("".join(fields)):
-        return Line(number, problem="the row is not UTF-8")
-    return Line(number, dict(zip(header, fields, strict=True)))
+def _place(error: json.JSONDecodeError, number: int) -> str:
+    # An element of an array may stand on several lines.
+    return f"column {error.colno}" if error.lineno == 1 else f"line {number + error.lineno - 1}, column {error.colno}"
 
 
-def _check_encoding(path: Path) -> None:
+def _half_characters(raw: bytes, row: Any) -> str:
+    """JSON can spell half of a character (a lone surrogate), which no tokenizer and no file can hold."""
+    if _SURROGATE.search(raw) is None:
+        return ""
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror}).", "Check the path and its permissions.") from None
-    for mark, name in ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16")):
-        if start.startswith(mark):
-            raise DataError(f"{path.name} is written in {name}.", "Save it as UTF-8 and try again.", 1)
-
-
-def _opens_with_bracket(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4096).decode("utf-8-sig", errors="replace").lstrip().startswith("[")
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+        return ""
+    except UnicodeEncodeError as error:
+        return f"it spells half of a character (\\u{ord(error.object[error.start]):04x} without its other half)"

@@ -20,13 +20,18 @@ class Split(NamedTuple):
 
 
 def split_sizes(section: DatasetSection, rows: int) -> Split:
-    """How `rows` usable rows are shared out; a share that is asked for is at least one row, if one can be spared."""
+    """How `rows` usable rows are shared out: below 1 by share, from 1 on by count, leaving at least one to learn from.
 
-    def share(part: float, of: int) -> int:
-        return min(max(round(part * of), 1), of - 1) if part > 0 and of > 1 else 0
+    A part that is asked for is at least one row, if one can be spared. Where validation rows have a dataset of their
+    own, none are taken from this one. Groups and categories that are kept together may make parts smaller.
+    """
 
-    test = share(section.test_split, rows)
-    validation = share(section.validation_split, rows - test)
+    def size(part: float, of: int) -> int:
+        wanted = round(part * of) if part < 1 else int(part)
+        return min(max(wanted, 1), of - 1) if part > 0 and of > 1 else 0
+
+    test = size(section.test_split, rows)
+    validation = 0 if section.validation_path else size(section.validation_split, rows - test)
     return Split(rows - test - validation, validation, test)
 
 

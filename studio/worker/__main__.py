@@ -1,6 +1,7 @@
-"""`python -m studio.worker JOB_FOLDER | --standby | --serve`.
+"""`python -m studio.worker JOB_FOLDER | --standby | --serve | --data`.
 
-JOB_FOLDER does that job and ends. --serve answers requests on the pipe until it closes. --standby imports everything,
+JOB_FOLDER does that job and ends. --serve answers requests on the pipe until it closes, --data those about datasets,
+for which it needs no torch. --standby imports everything,
 then waits for one line on stdin that says which of the two to become: {"job": folder} or {"serve": true}.
 """
 
@@ -16,11 +17,13 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 when the job ended as it should or was somebody else's, 1 when it failed."""
     if arguments == ["--serve"]:
         return _serve()
+    if arguments == ["--data"]:
+        return _serve_data()
     if arguments == ["--standby"]:
         return _stand_by()
     if len(arguments) == 1 and Path(arguments[0]).is_dir():
         return _job(Path(arguments[0]))
-    sys.stderr.write("usage: python -m studio.worker JOB_FOLDER | --standby | --serve\n")
+    sys.stderr.write("usage: python -m studio.worker JOB_FOLDER | --standby | --serve | --data\n")
     return 2
 
 
@@ -51,6 +54,12 @@ def _job(folder: Path) -> int:
 
 def _serve() -> int:
     from studio.worker.serve import serve
+
+    return serve()
+
+
+def _serve_data() -> int:
+    from studio.worker.data.serving import serve
 
     return serve()
 

@@ -19,8 +19,10 @@ from transformers.generation.streamers import BaseStreamer
 from studio.core.config import RunConfig
 from studio.core.configfile import parse_config
 from studio.core.errors import ModelError, TemplateError
+from studio.core.example import Example
 from studio.core.inputs import ModelInput
 from studio.worker.device import resolve
+from studio.worker.encode import Encoder
 from studio.worker.models import fetch, load_model, load_tokenizer
 
 TUNED = "tuned"
@@ -137,20 +139,10 @@ class ChatModel:
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        try:
-            return tokenizer.apply_chat_template(
-                conversations,
-                add_generation_prompt=True,
-                tokenize=True,
-                padding=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
-        except Exception as error:  # noqa: BLE001 - a template is somebody else's program and may raise anything
-            raise TemplateError(
-                f"The model's chat template can't write this conversation ({str(error)[:160]}).",
-                "Leave the system prompt empty, or start anew.",
-            ) from None
+        # As in training: what a person types is text, even where it spells one of the model's special tokens.
+        encoder = Encoder(tokenizer)
+        asked = [encoder.encode(Example(prompt=tuple(messages))).ids for messages in conversations]
+        return tokenizer.pad({"input_ids": asked}, return_tensors="pt")
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:

@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+from studio.core.example import Example
+from studio.worker.encode import Encoder
+
 _BATCH = 10
 _LONGEST = 120.0  # seconds: on a slow machine fewer prompts are asked rather than the run held up
 
@@ -62,14 +65,9 @@ def answer(model: Any, tokenizer: Any, prompts: list[str], max_new_tokens: int) 
     was_training = model.training
     model.eval()
     try:
-        batch = tokenizer.apply_chat_template(
-            [[{"role": "user", "content": prompt}] for prompt in prompts],
-            add_generation_prompt=True,
-            tokenize=True,
-            padding=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(model.device)
+        encoder = Encoder(tokenizer)
+        asked = [encoder.encode(Example(prompt=({"role": "user", "content": prompt},))).ids for prompt in prompts]
+        batch = tokenizer.pad({"input_ids": asked}, return_tensors="pt").to(model.device)
         with torch.inference_mode():
             out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
     finally:

@@ -22,7 +22,8 @@ from studio.core.configfile import parse_config, read_yaml
 from studio.core.inputs import Inputs
 from studio.worker import checkpoints
 from studio.worker.callback import StudioCallback
-from studio.worker.data import Prepared, check_same_data, prepare
+from studio.worker.data.prepare import READING, READING_HELD, Prepared, has_changed, prepare
+from studio.worker.data.report import check_same_data
 from studio.worker.device import Setup, resolve
 from studio.worker.encode import Encoder
 from studio.worker.job import Job, Stopped, peak_rss
@@ -33,6 +34,13 @@ from studio.worker.trainers import build_trainer
 
 def train(job: Job) -> None:
     """Do the run. Raises StudioError, Stopped; whatever else it raises is explained by `job.explain`."""
+    try:
+        _train(job)
+    finally:  # the encoded rows may be as large as the data, and a resumed run encodes them again
+        shutil.rmtree(_rows_folder(job), ignore_errors=True)
+
+
+def _train(job: Job) -> None:
     config = parse_config(read_yaml(job.folder.run_config))
     inputs = Inputs.read(job.folder.inputs)
     resume = checkpoints.newest(job.folder.checkpoints)
@@ -61,6 +69,8 @@ def train(job: Job) -> None:
     began = time.monotonic()
     outcome = trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     seconds = time.monotonic() - began
+    if has_changed(inputs.dataset, data.state):
+        job.note("warning", "The dataset has changed during the run, which learnt from what it was at the start.")
     if callback.stopped:
         step = trainer.state.global_step
         job.end("stopped", f"Stopped at step {step} of {trainer.state.max_steps}; a checkpoint was saved.", _RESUME)
@@ -75,15 +85,19 @@ def train(job: Job) -> None:
 _RESUME = "Resume goes on from there."
 
 
+def _rows_folder(job: Job) -> Path:
+    """Where the encoded rows lie while the run lasts."""
+    return job.folder.path / "rows"
+
+
 def _load_data(job: Job, config: RunConfig, inputs: Inputs, folder: Path) -> tuple[Prepared, Any]:
     job.stage("data", "Reading the dataset")
     tokenizer = load_tokenizer(folder)
     knobs = config.training
 
-    def progress(rows: int) -> None:
-        if rows % 100 == 0:
-            job.check_stop()
-            job.stage("data", "Reading the dataset", rows, unit="rows")
+    def progress(text: str, done: int | None, total: int | None) -> None:
+        job.check_stop()
+        job.stage("data", text, done, total, "rows" if text in (READING, READING_HELD) else "")
 
     data = prepare(
         config.dataset,
@@ -92,8 +106,12 @@ def _load_data(job: Job, config: RunConfig, inputs: Inputs, folder: Path) -> tup
         max_length=knobs.max_length,
         seed=knobs.seed,
         progress=progress,
+        validation=inputs.validation,
+        folder=_rows_folder(job),
+        method=config.method.name,
     )
     check_same_data(job.folder.path, data.report)
+    data.membership.save(job.folder.path)
     for text in data.report.notes(knobs.max_length):
         job.note("warning", text)
     return data, tokenizer

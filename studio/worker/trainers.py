@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 from studio.core.config import RunConfig
 from studio.core.schedule import optimizer_steps
 from studio.worker.adapters import peft_config
-from studio.worker.data import Prepared
+from studio.worker.data.prepare import Prepared
 from studio.worker.device import Setup
 
 # Rows of hidden states whose logits are held at once: 2048 x 49152 float32 are 400 MB.
@@ -111,6 +111,7 @@ def training_arguments(config: RunConfig, setup: Setup, data: Prepared, output: 
     Every value that matters is set, none left to a default.
     """
     knobs = config.training
+    autocast = _autocast(knobs.autocast, setup)
     steps = optimizer_steps(config, data.report.train)
     has_validation = data.validation is not None
     return {
@@ -128,13 +129,15 @@ def training_arguments(config: RunConfig, setup: Setup, data: Prepared, output: 
         "optim": knobs.optim,
         # gradient checkpointing by the name that transformers 5.23 gives it
         "activation_checkpointing": setup.gradient_checkpointing,
-        "activation_checkpointing_kwargs": {"use_reentrant": False} if setup.gradient_checkpointing else None,
+        "activation_checkpointing_kwargs": {"use_reentrant": knobs.use_reentrant}
+        if setup.gradient_checkpointing
+        else None,
         "train_sampling_strategy": setup.sampling,
         "length_column_name": "length",
         "seed": knobs.seed,
         "data_seed": knobs.seed,
-        "bf16": setup.autocast is torch.bfloat16,
-        "fp16": setup.autocast is torch.float16,
+        "bf16": autocast is torch.bfloat16,
+        "fp16": autocast is torch.float16,
         "use_cpu": setup.on_cpu,
         "logging_steps": knobs.logging_steps,
         "logging_first_step": True,
@@ -154,6 +157,13 @@ def training_arguments(config: RunConfig, setup: Setup, data: Prepared, output: 
         "label_names": ["labels"],
         "push_to_hub": False,
     }
+
+
+def _autocast(wish: str | bool, setup: Setup) -> Any:
+    """The format of matrix products, None for the weights' own."""
+    if wish == "auto":
+        return setup.autocast
+    return (setup.autocast or torch.bfloat16) if wish else None
 
 
 def _sft(config: RunConfig, setup: Setup, model: Any, tokenizer: Any, data: Prepared, output: Path) -> Any:

@@ -45,6 +45,11 @@ def presets_dir() -> Path:
     return _made(home() / "presets")
 
 
+def cache_dir() -> Path:
+    """What can be computed anew: losing it costs time and nothing else."""
+    return _made(home() / "cache")
+
+
 def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -99,6 +99,11 @@ class Launcher:
         with (home() / "serve.log").open("wb") as log:
             return _spawn(["--serve"], subprocess.PIPE, subprocess.PIPE, log)
 
+    def data(self) -> subprocess.Popen[bytes]:
+        """A worker that answers questions about datasets, on the same kind of pipe. It starts without torch."""
+        with (home() / "data.log").open("ab") as log:
+            return _spawn(["--data"], subprocess.PIPE, subprocess.PIPE, log)
+
     def close(self) -> None:
         """End the standby; workers at work go on."""
         with self._lock:

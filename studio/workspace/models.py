@@ -17,6 +17,8 @@ from studio.workspace.home import existing, is_slug, models_dir, runs_dir
 
 STARTER = "starter"
 _FIELD = "model.name_or_path"
+# Ways of storing a model that pack its weights for good; each needs kernels of its own.
+PACKED = frozenset({"gptq", "awq", "aqlm", "auto-round", "eetq", "higgs", "hqq", "quip", "spqr", "vptq"})
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -68,6 +70,9 @@ def resolve_model(name: str, revision: str | None = None) -> ModelInput:
     if folder is not None and folder.is_dir():
         return ModelInput("folder", name, str(_checked_folder(folder.absolute())))
     if _HUB_ID.fullmatch(name):
+        cached = cached_snapshot(name, revision)
+        if cached is not None:
+            _refuse_packed(name, cached)
         return ModelInput("hub", name, None, revision)
     raise ConfigError(
         _FIELD,
@@ -95,6 +100,7 @@ def _run_model(name: str) -> ModelInput:
 def _checked_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
         raise ConfigError(_FIELD, f"{folder} holds no config.json.", "Give the folder of a transformers model.")
+    _refuse_packed(folder.name, folder)
     if _has_weights(folder):
         return folder
     if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
@@ -104,6 +110,18 @@ def _checked_folder(folder: Path) -> Path:
             "Give a copy with safetensors weights.",
         )
     raise ConfigError(_FIELD, f"{folder} holds no weights.", "Put its *.safetensors files beside config.json.")
+
+
+def _refuse_packed(name: str, folder: Path) -> None:
+    """GPTQ, AWQ and their kin hold weights that no adapter can be merged into, and that nothing here trains on."""
+    stored = (read_json(folder / "config.json") or {}).get("quantization_config")
+    method = str(stored.get("quant_method", "")).lower() if isinstance(stored, dict) else ""
+    if method in PACKED:
+        raise ConfigError(
+            _FIELD,
+            f"{name} is stored quantized ({method.upper()}), and can't be trained on or merged into.",
+            "Give the 16-bit original it was made from; model.quantization: nf4 holds that in 4 bits while it trains.",
+        )
 
 
 def _has_weights(folder: Path) -> bool:
@@ -119,6 +137,18 @@ def hub_cache() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE)
+
+
+def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a hub model in the cache, as far as it has been fetched; None where nothing of it was."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _cached_hub_models() -> list[ModelEntry]:

@@ -92,7 +92,7 @@ def summarise(run: Run) -> RunSummary:
         cause=run.state.cause,
         method=run.config.method.name,
         model=run.config.model.name_or_path,
-        dataset=run.config.dataset.path,
+        dataset=run.config.dataset.label,
         adapter=run.config.adapter.type if run.config.adapter else "full",
         step=progress.step,
         max_steps=progress.max_steps,

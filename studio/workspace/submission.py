@@ -7,36 +7,67 @@ nothing.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shutil
 import time
 from pathlib import Path
 
-from studio.core.config import RunConfig
+from studio.core.config import MergeConfig, RunConfig
 from studio.core.errors import ConfigError, StudioError, TargetError
-from studio.core.inputs import Inputs
+from studio.core.inputs import Inputs, ModelInput
 from studio.core.job import JobFolder, write_text
-from studio.workspace.datasets import check_start, resolve_dataset
+from studio.workspace.datasets import get_dataset, resolve_dataset
+from studio.workspace.desk import DataDesk
+from studio.workspace.home import existing, is_slug, runs_dir
 from studio.workspace.models import resolve_model
 from studio.workspace.runs import Run
 
 
-def prepare_inputs(config: RunConfig, label: str = "") -> Inputs:
-    """What the config's names mean here and now.
+def resolve_inputs(config: RunConfig, label: str = "") -> tuple[RunConfig, Inputs]:
+    """What the config's names mean here and now, and the config with what the dataset's registration leaves out.
 
-    Raises ConfigError for a model, dataset or first rows that won't do.
+    Raises ConfigError for a model or dataset that isn't there.
     """
     model = resolve_model(config.model.name_or_path, config.model.revision)
-    dataset = resolve_dataset(config.dataset.path)
-    layout = config.dataset.format if config.dataset.format != "auto" else dataset.format
-    try:
-        check_start(Path(dataset.path), layout, config.dataset.columns or dataset.columns)
-    except StudioError as error:
-        raise ConfigError("dataset.path", error.message, error.hint) from None
-    return Inputs(label, model, dataset)
+    if config.dataset.exclude is None and isinstance(config.dataset.path, str):
+        entry = get_dataset(config.dataset.path)
+        rows = config.dataset.exclude_rows or list(entry.exclude_rows)
+        section = config.dataset.model_copy(update={"exclude": list(entry.exclude), "exclude_rows": rows})
+        config = config.model_copy(update={"dataset": section})
+    held = config.dataset.validation_path
+    validation = resolve_dataset(held) if held else None
+    return config, Inputs(label, model, resolve_dataset(config.dataset), validation)
 
 
-def check_target(out: Path, run: Run) -> Path:
-    """An export's target, absolute: it must not exist, or be an empty folder, and not lie inside the run.
+def check_rows(config: RunConfig, inputs: Inputs, desk: DataDesk) -> None:
+    """Look at the first rows. Raises ConfigError where the method can't learn from them."""
+    for field, given in (("path", inputs.dataset), ("validation_path", inputs.validation)):
+        if given is not None:
+            try:
+                desk.look(dataclasses.asdict(given), config.dataset, config.method.name)
+            except StudioError as error:
+                raise ConfigError(f"dataset.{field}", error.message, error.hint) from None
+
+
+def prepare_merge(config: MergeConfig) -> tuple[ModelInput, list[Path]]:
+    """The base and the folders of the adapters: each a folder, or a run (its id) that has one. Raises ConfigError."""
+    return resolve_model(config.base), [_adapter(number, name) for number, name in enumerate(config.adapters)]
+
+
+def _adapter(number: int, name: str) -> Path:
+    run = runs_dir() / name.removeprefix("run:")
+    folder = run / "adapter" if is_slug(run.name) and run.parent == runs_dir() and run.is_dir() else existing(name)
+    if folder is None or not (folder / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"adapters.{number}",
+            f"{name[:200]} holds no adapter (no adapter_config.json).",
+            "Give the folder of a PEFT adapter, or a run's id.",
+        )
+    return folder.absolute()
+
+
+def check_target(out: Path, run: Run | None) -> Path:
+    """An export's target, absolute: it must not exist, or be an empty folder, and not lie inside the run (if any).
 
     Raises TargetError.
     """
@@ -48,7 +79,7 @@ def check_target(out: Path, run: Run) -> Path:
             raise TargetError(f"{target} is a file.", "Give a new folder.")
         if target.is_dir() and any(target.iterdir()):
             raise TargetError(f"{target} exists and isn't empty.", "Give a new or an empty folder.")
-        if target.resolve().is_relative_to(run.folder.path.resolve()):
+        if run is not None and target.resolve().is_relative_to(run.folder.path.resolve()):
             raise TargetError(f"{target} lies inside the run.", "Give a folder outside it.")
         parent = next(p for p in target.parents if p.exists())
         probe = parent / f".studio-probe-{time.monotonic_ns()}"

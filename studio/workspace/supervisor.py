@@ -13,23 +13,26 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
 from filelock import FileLock
 
-from studio.core.config import ExportConfig, RunConfig
+from studio.core.config import ExportConfig, MergeConfig, RunConfig
 from studio.core.configfile import config_to_yaml
 from studio.core.errors import RunError, StudioError
-from studio.core.inputs import Inputs
+from studio.core.inputs import DatasetInput, Inputs
 from studio.core.job import JobFolder, create_text, read_json
 from studio.core.progress import LIVE
 from studio.workspace import processes
+from studio.workspace.desk import DataDesk
 from studio.workspace.home import exports_dir, home, plain_label, slug
 from studio.workspace.launcher import Launcher
 from studio.workspace.runs import ExportJob, Runs, read_export
-from studio.workspace.submission import check_target, prepare_inputs, publish
+from studio.workspace.submission import check_rows, check_target, prepare_merge, publish, resolve_inputs
 
 _Attempt: TypeAlias = tuple[tuple[int, str], int]
 
@@ -44,6 +47,7 @@ class Supervisor:
     def __init__(self, *, standby: bool = False, grace: float = 90.0) -> None:
         self.runs = Runs()
         self.launcher = Launcher(standby)
+        self.desk = DataDesk(self.launcher)
         self.grace = grace
         self._queue_lock = home() / "queue.lock"
         self._watchers: dict[Path, threading.Thread] = {}
@@ -55,13 +59,14 @@ class Supervisor:
     def submit(self, config: RunConfig, label: str = "") -> str:
         """Queue a run; it starts at once if nothing else is training. Returns its id. Raises ConfigError."""
         label = plain_label(label)
-        inputs = prepare_inputs(config, label)
+        config, inputs = resolve_inputs(config, label)
+        check_rows(config, inputs, self.desk)
         stem = slug(label) if label else f"{slug(Path(config.model.name_or_path).name)}-{config.method.name}"
         name = f"{datetime.now():%Y%m%d-%H%M}-{stem}"
         label = label or f"{Path(config.model.name_or_path).name} {config.method.name}"
         files = {
             "run.yaml": config_to_yaml(config),
-            "inputs.json": Inputs(label, inputs.model, inputs.dataset).to_json(),
+            "inputs.json": replace(inputs, label=label).to_json(),
         }
         folder = publish(self.runs.folder, name, files)
         self._watch(folder, anew=True)
@@ -128,13 +133,29 @@ class Supervisor:
         out = check_target(Path(config.out), run)
         config = config.model_copy(update={"out": str(out)})
         assert run.inputs is not None, "a run with an output was submitted with its inputs"
+        where = {"run": str(run.folder.path), "output": str(run.output)}
+        return self._queue_export(config, run.inputs, where, slug(run.label))
+
+    def merge(self, config: MergeConfig) -> ExportJob:
+        """Start the merge of adapters trained elsewhere into a base. Raises ConfigError, TargetError."""
+        model, adapters = prepare_merge(config)
+        out = check_target(Path(config.out), None)
+        where: dict[str, object] = {"output": str(adapters[0]), "others": [str(path) for path in adapters[1:]]}
+        if len(adapters) > 1 or config.weights:
+            weights = config.weights or [1.0] * len(adapters)
+            where |= {"combination": config.combination, "weights": weights, "density": config.density}
+        wishes = config.model_dump(include={"dtype", "shard_size", "parity"})
+        export = ExportConfig(run=config.base, format="merged", out=str(out), **wishes)
+        return self._queue_export(export, Inputs(model.name, model, DatasetInput("")), where, slug(model.name))
+
+    def _queue_export(self, config: ExportConfig, inputs: Inputs, where: Mapping[str, object], name: str) -> ExportJob:
         folder = publish(
             exports_dir(),
-            f"{datetime.now():%Y%m%d-%H%M}-{slug(run.label)}-{config.format}",
+            f"{datetime.now():%Y%m%d-%H%M}-{name}-{config.format}",
             {
                 "export.yaml": config_to_yaml(config),
-                "inputs.json": run.inputs.to_json(),
-                "source.json": json.dumps({"run": str(run.folder.path), "output": str(run.output)}),
+                "inputs.json": inputs.to_json(),
+                "source.json": json.dumps(where),
             },
         )
         self._watch(folder)
@@ -155,6 +176,7 @@ class Supervisor:
     def close(self) -> None:
         """Stop looking; workers go on."""
         self._closing.set()
+        self.desk.close()
         self.launcher.close()
         with self._lock:
             watchers = list(self._watchers.values())

@@ -10,6 +10,7 @@ from studio.core.config import RunConfig
 from studio.core.configfile import parse_config
 from studio.core.errors import ConfigError
 from studio.core.knobs import Knob, knobs
+from studio.core.problems import PROBLEMS
 
 # What YAML might take for something else than text, beside anything else that can be typed.
 TEXTS = st.text(max_size=20) | st.sampled_from(
@@ -40,6 +41,15 @@ def values(knob: Knob) -> st.SearchStrategy[Any]:
         found = st.sampled_from(["auto", "cpu", "mps", "cuda", "cuda:1", "xpu:0"])
     elif knob.path == "adapter.target_modules":
         found = TEXTS.filter(bool) | st.lists(TEXTS, min_size=1, max_size=3)
+    elif knob.path == "dataset.path":
+        weighted = st.fixed_dictionaries({"path": TEXTS.filter(bool), "weight": st.none() | st.floats(0.01, 9)})
+        found = TEXTS.filter(bool) | st.lists(TEXTS.filter(bool) | weighted, min_size=1, max_size=3)
+    elif knob.path in ("dataset.validation_split", "dataset.test_split"):
+        found = st.floats(0, 0.49) | st.integers(1, 10**6).map(float)
+    elif knob.path == "dataset.exclude":
+        found = st.lists(st.sampled_from(sorted(PROBLEMS)), max_size=3)
+    elif knob.path == "dataset.exclude_rows":
+        found = st.lists(st.integers(0, 10**9), max_size=3)
     elif knob.kind == "int":
         found = st.integers(int(knob.ge or 0), int(knob.le or 10**9))
     elif knob.kind == "float":
@@ -72,6 +82,6 @@ def any_config(draw: st.DrawFn) -> RunConfig:
     try:
         return parse_config(data)
     except ConfigError as error:
-        # The two rules that tie knobs together; anything else would be a bound that the knob doesn't tell of.
-        assert error.field in ("dataset.validation_split", "model.quantization"), error
+        # The rule that ties knobs together; anything else would be a bound that the knob doesn't tell of.
+        assert error.field == "model.quantization", error
         return parse_config({**data, "dataset": {}, "model": {}})

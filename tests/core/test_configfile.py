@@ -137,7 +137,7 @@ def test_an_adapter_can_come_back_over_none() -> None:
 @given(any_config(), any_config())
 def test_a_whole_config_laid_over_another_replaces_it(one: RunConfig, other: RunConfig) -> None:
     columns = {"dataset": {"columns": {}}}  # a mapping of the user's own is merged too, as any other
-    base = override(one.model_dump(mode="json"), ["dataset.columns={}"])
+    base = override(one.model_dump(mode="json"), ["dataset.columns={}", "dataset.tags={}"])
     over = merge(other.model_dump(mode="json"), {})
     assert parse_config(merge(merge(base, columns), over)) == other
 

@@ -1,164 +1,76 @@
-"""Dataset layouts: what a good row becomes, why a bad one can't be used, how a layout is recognised."""
+"""The table of layouts: how one is recognised from its columns, chosen for a dataset, and held to by every row."""
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studio.core.config import DatasetSection
+from studio.core.conversation import TAGS
 from studio.core.errors import DataError
-from studio.core.formats import FORMATS, Example, RowProblem, recognise, to_example
+from studio.core.example import Example, RowProblem, Type
+from studio.core.formats import FORMATS, Layout, choose_layout, fitting, recognise, suggest, to_example
+from studio.core.inputs import DatasetInput
+from studio.core.problems import PROBLEMS
+from tests.core import test_formats_preference, test_formats_rows
+from tests.core.any_example import messages, openai, said, sharegpt, turns
+
+CHAT = messages(("user", "Hi"), ("assistant", "Ho"))
 
 
-def turns(*contents: str) -> tuple[dict[str, str], ...]:
-    """User and assistant in turn; a first `system:` opens them."""
-    messages = []
-    if contents and contents[0].startswith("system:"):
-        messages.append({"role": "system", "content": contents[0].removeprefix("system:")})
-        contents = contents[1:]
-    for number, content in enumerate(contents):
-        messages.append({"role": ("user", "assistant")[number % 2], "content": content})
-    return tuple(messages)
+def choose(row: Any, section: dict[str, Any] | None = None, **dataset: Any) -> Layout:
+    return choose_layout(DatasetSection(**(section or {})), DatasetInput("d", **dataset), row)
 
 
-def messages(*pairs: tuple[Any, Any]) -> dict[str, Any]:
-    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+# -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def sharegpt(*pairs: tuple[Any, Any], **more: Any) -> dict[str, Any]:
-    return {"conversations": [{"from": role, "value": content} for role, content in pairs], **more}
+def test_a_run_can_name_every_layout_and_no_other() -> None:
+    named = typing.get_args(DatasetSection.model_fields["format"].annotation)
+    assert sorted(named) == sorted(["auto", *FORMATS])
 
 
-GOOD: list[tuple[str, dict[str, Any], Example]] = [
-    ("messages", messages(("user", "Hi"), ("assistant", "Ho")), Example(turns("Hi", "Ho"))),
-    ("messages", messages(("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")),
-     Example(turns("system:S", "a", "b", "c", "d"))),
-    ("messages", messages(("user", "Hi"), ("assistant", "Ho"), ("user", "and then?")),
-     Example(turns("Hi", "Ho", "and then?"))),
-    ("sharegpt", sharegpt(("human", "Hi"), ("gpt", "Ho")), Example(turns("Hi", "Ho"))),
-    ("sharegpt", sharegpt(("user", "Hi"), ("assistant", "Ho"), system="S"), Example(turns("system:S", "Hi", "Ho"))),
-    ("sharegpt", sharegpt(("system", "own"), ("human", "Hi"), ("bing", "Ho"), system="S"),
-     Example(turns("system:own", "Hi", "Ho"))),
-    ("sharegpt", sharegpt(("human", "Hi"), ("chatgpt", "Ho"), system=" "), Example(turns("Hi", "Ho"))),
-    ("alpaca", {"instruction": "Hi", "output": "Ho"}, Example(turns("Hi", "Ho"))),
-    ("alpaca", {"instruction": "Sum", "input": "1 2", "output": "3"}, Example(turns("Sum\n1 2", "3"))),
-    ("alpaca", {"instruction": "Sum", "input": "", "output": "3", "system": "", "history": None},
-     Example(turns("Sum", "3"))),
-    ("alpaca", {"instruction": "c", "output": "d", "system": "S", "history": [["a", "b"]]},
-     Example(turns("system:S", "a", "b", "c", "d"))),
-    ("prompt_completion", {"prompt": "Once", "completion": " upon"}, Example(prompt="Once", completion=" upon")),
-    ("prompt_completion", {"prompt": "", "completion": "upon"}, Example(prompt="", completion="upon")),
-    ("prompt_completion", {"prompt": [{"role": "user", "content": "Hi"}],
-                           "completion": [{"role": "assistant", "content": "Ho"}]}, Example(turns("Hi", "Ho"))),
-    ("text", {"text": "Once upon a time"}, Example(text="Once upon a time")),
-]  # fmt: skip
-
-BAD: list[tuple[str, Any, str]] = [
-    ("messages", {}, "messages should be a list"),
-    ("messages", {"messages": "Hi"}, "messages should be a list"),
-    ("messages", {"messages": []}, "messages should be a list"),
-    ("messages", {"messages": ["Hi"]}, "message 1 should be an object with 'role' and 'content'"),
-    ("messages", messages(("user", "Hi"), ("robot", "Ho")), "message 2 has the unknown role 'robot'"),
-    ("messages", messages(("user", "Hi"), ("human", "Ho")), "message 2 has the unknown role 'human'"),
-    ("messages", messages((None, "Hi")), "message 1 has the unknown role 'None'"),
-    ("messages", messages((["user"], "Hi")), "message 1 has the unknown role"),
-    ("messages", messages(("user", None)), "message 1 should hold text, not NoneType"),
-    ("messages", messages(("user", [{"type": "image"}])), "message 1 should hold text, not list"),
-    ("messages", messages(("user", "Hi"), ("assistant", " \n")), "message 2 is empty"),
-    ("messages", messages(("user", "Hi")), "no answer by the assistant"),
-    ("messages", messages(("system", "S")), "no answer by the assistant"),
-    ("messages", messages(("assistant", "Ho"), ("user", "Hi")), "turn 1 should be the user's, but is the assistant's"),
-    ("messages", messages(("system", "S"), ("user", "a"), ("user", "b"), ("assistant", "c")),
-     "turn 2 should be the assistant's, but is the user's"),
-    ("messages", messages(("user", "a"), ("system", "S"), ("assistant", "b")), "a system message stands after the"),
-    ("sharegpt", {"conversations": None}, "conversations should be a list"),
-    ("sharegpt", sharegpt(("human", "Hi"), ("alien", "Ho")), "message 2 has the unknown role 'alien'"),
-    ("sharegpt", {"conversations": [{"role": "user", "content": "Hi"}]}, "message 1 has the unknown role"),
-    ("alpaca", {"output": "Ho"}, "instruction is missing"),
-    ("alpaca", {"instruction": "Hi"}, "output is missing"),
-    ("alpaca", {"instruction": "Hi", "output": None}, "output is missing"),
-    ("alpaca", {"instruction": "Hi", "output": ""}, "output is empty"),
-    ("alpaca", {"instruction": "Hi", "output": 3}, "output should be text, not int"),
-    ("alpaca", {"instruction": "c", "output": "d", "history": ["a", "b"]}, "history should be a list of [question"),
-    ("alpaca", {"instruction": "c", "output": "d", "history": [["a"]]}, "history should be a list of [question"),
-    ("alpaca", {"instruction": "c", "output": "d", "history": [["a", None]]}, "message 2 should hold text"),
-    ("alpaca", {"instruction": "c", "output": "d", "history": 5}, "history should be a list of [question"),
-    ("prompt_completion", {"prompt": "a"}, "completion is missing"),
-    ("prompt_completion", {"completion": "a"}, "prompt is missing"),
-    ("prompt_completion", {"prompt": "a", "completion": " "}, "completion is empty"),
-    ("prompt_completion", {"prompt": "a", "completion": [{"role": "assistant", "content": "Ho"}]},
-     "completion should be text, not list"),
-    ("prompt_completion", {"prompt": [{"role": "user", "content": "Hi"}], "completion": []},
-     "completion should be a list of messages"),
-    ("text", {}, "text is missing"),
-    ("text", {"text": 1.5}, "text should be text, not float"),
-    ("text", {"text": "\t"}, "text is empty"),
-    ("text", "Once", "the row should be an object"),
-    ("text", None, "the row should be an object"),
-    ("text", ["Once"], "the row should be an object"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "row", "expected"), GOOD)
-def test_a_good_row_becomes_an_example(name: str, row: dict[str, Any], expected: Example) -> None:
-    assert to_example(row, FORMATS[name]) == expected
-
-
-@pytest.mark.parametrize(("name", "row", "reason"), BAD)
-def test_F33_a_bad_row_is_told_with_its_reason(name: str, row: Any, reason: str) -> None:
-    with pytest.raises(RowProblem) as raised:
-        to_example(row, FORMATS[name])
-    assert str(raised.value).startswith(reason) or reason in str(raised.value)
-    assert len(str(raised.value)) < 200, "a reason is a sentence, not the row"
-
-
-def test_every_layout_has_a_good_and_a_bad_row_here() -> None:
-    assert {name for name, _, _ in GOOD} == {name for name, _, _ in BAD} == set(FORMATS)
-
-
-def test_a_long_unknown_role_is_cut() -> None:
-    with pytest.raises(RowProblem) as raised:
-        to_example(messages(("x" * 10_000, "Hi")), FORMATS["messages"])
-    assert len(str(raised.value)) < 100
-
-
-# -- system prompt, column names --------------------------------------------------------------------------------------
-
-
-def test_a_system_prompt_opens_conversations_that_have_none() -> None:
-    format = FORMATS["messages"]
-    bare, own = (
-        messages(("user", "a"), ("assistant", "b")),
-        messages(("system", "S"), ("user", "a"), ("assistant", "b")),
-    )
-    assert to_example(bare, format, system="Be kind.").messages == turns("system:Be kind.", "a", "b")
-    assert to_example(own, format, system="Be kind.").messages == turns("system:S", "a", "b")
-    assert to_example({"text": "a"}, FORMATS["text"], system="Be kind.") == Example(text="a")
-
-
-def test_columns_of_other_names_are_mapped() -> None:
-    row = {"question": "Hi", "answer": "Ho", "instruction": "not this"}
-    mapping = {"instruction": "question", "output": "answer"}
-    assert recognise(list(row), mapping).name == "alpaca"
-    assert to_example(row, FORMATS["alpaca"], mapping).messages == turns("Hi", "Ho")
-    assert row == {"question": "Hi", "answer": "Ho", "instruction": "not this"}
-
-
-def test_a_mapped_column_that_is_not_there_is_missing() -> None:
-    with pytest.raises(RowProblem, match="text is missing"):
-        to_example({"text": "a"}, FORMATS["text"], {"text": "body"})
-
-
-# -- recognising ------------------------------------------------------------------------------------------------------
+def test_every_type_of_TRLs_has_a_layout() -> None:
+    assert {format.type for format in FORMATS.values()} == set(typing.get_args(Type))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_layout_is_recognised_from_its_columns(name: str) -> None:
     format = FORMATS[name]
+    assert format.name == name
     assert recognise(list(format.needs)) is format
     assert recognise([*format.needs, *format.reads, "id", "source"]) is format
+
+
+@pytest.mark.parametrize("name", [name for name, format in FORMATS.items() if format.beats])
+def test_a_layout_beats_only_those_whose_columns_it_has_and_more(name: str) -> None:
+    columns = {*FORMATS[name].needs, *FORMATS[name].reads}
+    for loser in FORMATS[name].beats:
+        assert columns > set(FORMATS[loser].needs)
+        assert set(FORMATS[name].needs) != set(FORMATS[loser].needs)
+        assert name not in FORMATS[loser].beats
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (["prompt", "completion", "label"], "unpaired_preference"),
+        (["prompt", "completion"], "prompt_completion"),
+        (["prompt", "chosen", "rejected"], "preference"),
+        (["chosen", "rejected"], "preference"),
+        (["instruction", "input", "chosen", "rejected"], "alpaca_preference"),
+        (["conversations", "chosen", "rejected"], "sharegpt_preference"),
+        (["instruction", "output", "kto_tag"], "alpaca_unpaired"),
+        (["conversations", "kto_tag"], "sharegpt_unpaired"),
+        (["prompt"], "prompt_only"),
+    ],
+)
+def test_columns_that_contain_anothers_mean_the_larger_layout(columns: list[str], name: str) -> None:
+    assert recognise(columns).name == name
 
 
 @pytest.mark.parametrize(
@@ -167,16 +79,41 @@ def test_a_layout_is_recognised_from_its_columns(name: str) -> None:
         (["messages", "text"], ("messages", "text")),
         (["instruction", "output", "text"], ("alpaca", "text")),
         (["prompt", "completion", "messages", "conversations"], ("messages", "sharegpt", "prompt_completion")),
+        (["prompt", "chosen", "rejected", "messages"], ("messages", "preference")),  # UltraFeedback-binarized
+        (["instruction", "output", "chosen", "rejected"], ("alpaca", "alpaca_preference")),
+        (["instruction", "prompt", "chosen", "rejected"], ("preference", "alpaca_preference")),
+        (["prompt", "completion", "chosen", "rejected"], ("prompt_completion", "preference")),
+        (["instruction", "completions", "output"], ("alpaca", "ultrafeedback")),
+        (["conversations", "chosen", "rejected", "kto_tag"], ("sharegpt_preference", "sharegpt_unpaired")),
     ],
 )
 def test_columns_of_two_layouts_are_a_question(columns: list[str], names: tuple[str, ...]) -> None:
+    assert {format.name for format in fitting(columns)} == set(names)
     with pytest.raises(DataError, match=r"dataset\.format") as raised:
         recognise(columns)
     assert f"as {' or '.join(names)}." in raised.value.message
 
 
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (["prompt", "response"], ("prompt_only", "alpaca")),
+        (["Prompt_id", "prompt", "answer"], ("prompt_only", "alpaca")),
+        (["system", "question", "chosen", "rejected"], ("preference", "alpaca_preference")),
+    ],
+)
+def test_a_question_or_answer_of_another_name_is_not_passed_over(columns: list[str], names: tuple[str, str]) -> None:
+    with pytest.raises(DataError, match=r"dataset\.format") as raised:
+        recognise(columns)
+    assert f"as {names[0]} or {names[1]} (with dataset.columns instruction: " in raised.value.message
+    settled = suggest(columns)
+    assert recognise(columns, settled).name == names[1]
+
+
 def test_a_mapping_can_settle_the_question() -> None:
     assert recognise(["messages", "text"], {"instruction": "text", "output": "messages"}).name == "alpaca"
+    assert recognise(["prompt", "response"], {"completion": "response"}).name == "prompt_completion"
+    assert recognise(["prompt", "chosen", "rejected", "text"], {"text": ""}).name == "preference"
 
 
 @pytest.mark.parametrize("columns", [[], ["question", "answer"], ["instruction"], ["Text"]])
@@ -188,22 +125,276 @@ def test_unknown_columns_are_told_with_what_is_accepted(columns: list[str]) -> N
     assert (columns[0] if columns else "(none)") in raised.value.message
 
 
+# -- proposals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "proposed"),
+    [
+        (["question", "answer"], {"instruction": "question", "output": "answer"}),
+        (["id", "Question", "Context", "Response"],
+         {"instruction": "Question", "output": "Response", "input": "Context"}),
+        (["instruction", "response"], {"output": "response"}),
+        (["system_prompt", "question", "response"],
+         {"system": "system_prompt", "instruction": "question", "output": "response"}),
+        (["conversation"], {"conversations": "conversation"}),
+        (["Messages"], {"messages": "Messages"}),
+        (["question", "chosen", "rejected"], {"instruction": "question"}),
+        (["content"], {"text": "content"}),
+        (["instruction", "output"], {}),
+        (["a", "b"], {}),
+        ([], {}),
+    ],
+)  # fmt: skip
+def test_columns_of_other_names_are_proposed(columns: list[str], proposed: dict[str, str]) -> None:
+    assert suggest(columns) == proposed
+    if proposed:
+        assert recognise(columns, proposed)
+
+
+def test_a_proposal_is_told_but_not_applied() -> None:
+    with pytest.raises(DataError, match="perhaps instruction: question, output: answer"):
+        choose({"question": "Hi", "answer": "Ho"})
+
+
+@given(st.lists(st.sampled_from(["prompt", "question", "answer", "chosen", "rejected", "text", "chat", "output"])))
+def test_a_proposal_always_settles_it(columns: list[str]) -> None:
+    if proposed := suggest(columns):
+        assert set(proposed.values()) <= set(columns)
+        assert len(fitting(columns, proposed)) == 1
+
+
+# -- choosing ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_runs_choice_comes_first_then_the_datasets_then_the_columns() -> None:
+    row = {**CHAT, "text": "Once"}
+    assert choose(row, {"format": "text"}, format="messages").format.name == "text"
+    assert choose(row, format="messages").format.name == "messages"
+    assert choose(CHAT).format.name == "messages"
+    assert (choose(row, format="messages").auto, choose(CHAT).auto) == (False, True)
+    with pytest.raises(DataError, match="messages or text"):
+        choose(row)
+
+
+def test_columns_and_tags_are_the_runs_or_else_the_datasets() -> None:
+    row = {"q": "Hi", "a": "Ho", "b": "No"}
+    own, other = {"instruction": "q", "output": "a"}, {"instruction": "q", "output": "b"}
+    assert choose(row, {"columns": own}, columns=other).columns == own
+    assert choose(row, columns=other).columns == other
+    assert choose(CHAT, {"tags": {"user_tag": "me"}}, tags={"user_tag": "you"}).tags == {"user_tag": "me"}
+    assert choose(CHAT, tags={"user_tag": "you"}).tags == {"user_tag": "you"}
+    assert choose(CHAT, tags={"user_tag": ""}).tags == {}, "a field left blank names nothing"
+
+
+@pytest.mark.parametrize("row", [None, "Hi", ["Hi"], 3])
+def test_a_first_row_without_columns_says_nothing(row: Any) -> None:
+    with pytest.raises(DataError, match="no object"):
+        choose(row)
+    assert choose(row, {"format": "text"}).format.name == "text"
+
+
+def test_an_unknown_layout_or_tag_is_told() -> None:
+    with pytest.raises(DataError, match=r"no layout 'alpacca'.*alpaca"):
+        choose(CHAT, format="alpacca")
+    with pytest.raises(DataError, match=r"no tag 'human_tag'") as raised:
+        choose(CHAT, {"tags": {"human_tag": "me"}})
+    assert all(tag in raised.value.hint for tag in TAGS)
+    with pytest.raises(DataError, match="the name 'assistant' to two roles"):
+        choose(CHAT, {"tags": {"assistant_tag": "assistant", "function_tag": "assistant"}})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": CHAT["messages"]},
+        {"messages": sharegpt(("human", "Hi"), ("gpt", "Ho"))["conversations"]},
+        {"conversations": CHAT["messages"], "kto_tag": True},
+        {"prompt": sharegpt(("human", "Hi"))["conversations"], "completion": "Ho"},
+        {"conversations": openai(("user", "Hi")), "chosen": openai(("assistant", "Ho"))[0], "rejected": "No"},
+        CHAT,
+    ],
+)
+def test_the_first_row_says_how_its_messages_are_spelled(row: dict[str, Any]) -> None:
+    layout = choose(row)
+    assert set(layout.tags) <= set(TAGS)
+    example = to_example(row, layout)
+    assert (example.messages or example.prompt)[:1] == turns("Hi")  # type: ignore[index]
+
+
+# -- names that differ -------------------------------------------------------------------------------------------------
+
+
+def test_columns_of_other_names_are_mapped() -> None:
+    row = {"question": "Hi", "answer": "Ho", "instruction": "not this"}
+    mapping = {"instruction": "question", "output": "answer"}
+    assert recognise(list(row), mapping).name == "alpaca"
+    assert to_example(row, Layout(FORMATS["alpaca"], mapping)).messages == turns("Hi", "Ho")
+    assert row == {"question": "Hi", "answer": "Ho", "instruction": "not this"}
+
+
+def test_a_mapped_column_that_is_not_there_is_missing_even_if_the_usual_one_is() -> None:
+    with pytest.raises(RowProblem, match="body \\(as text\\) is missing") as raised:
+        to_example({"text": "a"}, Layout(FORMATS["text"], {"text": "body"}))
+    assert raised.value.kind == "missing_column"
+
+
+def test_a_problem_names_the_column_as_the_dataset_does() -> None:
+    with pytest.raises(RowProblem, match="answer \\(as output\\) is empty"):
+        to_example({"q": "Hi", "answer": ""}, Layout(FORMATS["alpaca"], {"instruction": "q", "output": "answer"}))
+
+
+def test_a_column_mapped_to_nothing_is_not_read() -> None:
+    row = {"instruction": "Hi", "input": "there", "output": "Ho"}
+    assert to_example(row, Layout(FORMATS["alpaca"], {"input": ""})).messages == turns("Hi", "Ho")
+
+
+def test_a_column_stands_for_one_thing_only() -> None:
+    layout = Layout(FORMATS["preference"], {"chosen": "prompt"})
+    with pytest.raises(RowProblem, match="share no opening"):
+        to_example({"prompt": "Ho", "rejected": "No"}, layout)
+
+
+# -- rows of another layout --------------------------------------------------------------------------------------------
+
+ALPACA = {"instruction": "Hi", "output": "Ho"}
+
+
+@pytest.mark.parametrize(
+    ("first", "row"),
+    [
+        (CHAT, ALPACA),
+        (ALPACA, CHAT),
+        (CHAT, {**CHAT, **ALPACA}),
+        (CHAT, {**CHAT, "text": "Once"}),
+        ({"prompt": "Hi"}, {"prompt": "Hi", "completion": "Ho"}),
+        ({"prompt": "Hi", "completion": "Ho"}, {"prompt": "Hi", "completion": "Ho", "label": True}),
+        ({"prompt": "Hi", "chosen": "Ho", "rejected": "No"}, {"instruction": "Hi", "chosen": "Ho", "rejected": "No"}),
+        (CHAT, {"messages": sharegpt(("human", "Hi"), ("gpt", "Ho"))["conversations"]}),
+    ],
+)
+def test_a_row_of_another_layout_than_the_first_is_told(first: dict[str, Any], row: dict[str, Any]) -> None:
+    layout = choose(first)
+    to_example(first, layout)
+    with pytest.raises(RowProblem) as raised:
+        to_example(row, layout)
+    assert raised.value.kind == "mixed_layout"
+
+
+@pytest.mark.parametrize(
+    ("first", "row", "kind"),
+    [
+        (CHAT, {"id": 3}, "missing_column"),
+        (CHAT, {**CHAT, "text": None, "instruction": None}, None),
+        ({"prompt": "Hi", "completion": "Ho"}, {"prompt": "Hi"}, "missing_column"),
+        ({"prompt": "Hi", "completion": "Ho"}, {"prompt": "Hi", "completion": None}, "null"),
+        ({**ALPACA, "kto_tag": True}, ALPACA, "missing_column"),
+        ({"prompt": "Hi", "chosen": "Ho", "rejected": "No"}, {"prompt": "Hi", "chosen": "Ho"}, "missing_column"),
+    ],
+)
+def test_a_row_that_only_lacks_something_is_not_of_another_layout(first: Any, row: Any, kind: str | None) -> None:
+    layout = choose(first)
+    if kind is None:
+        assert to_example(row, layout) == to_example(first, layout)
+        return
+    with pytest.raises(RowProblem) as raised:
+        to_example(row, layout)
+    assert raised.value.kind == kind
+
+
+def test_where_the_layout_was_named_other_columns_do_no_harm() -> None:
+    row = {**CHAT, "text": "Once"}
+    assert to_example(row, choose(row, format="messages")).messages == turns("Hi", "Ho")
+    assert to_example(row, choose(row, format="text")).text == "Once"
+    with pytest.raises(RowProblem) as raised:
+        to_example(ALPACA, choose(row, format="messages"))
+    assert raised.value.kind == "mixed_layout"
+
+
+# -- anything ----------------------------------------------------------------------------------------------------------
+
+ROLES = st.sampled_from(["user", "assistant", "system", "tool", "human", "gpt", "function_call", "observation"])
+KEYS = st.sampled_from(
+    ["role", "content", "from", "value", "tool_calls", "name", "arguments", "function", "type", "text", "response",
+     "score"]
+)  # fmt: skip
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.sampled_from(["user", "assistant", "system"]),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "from", "value"]), inner)
-    ),
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | ROLES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
     max_leaves=8,
 )
-COLUMNS = st.sampled_from(sorted({c for f in FORMATS.values() for c in (*f.needs, *f.reads)}))
+COLUMNS = st.sampled_from(sorted({column for format in FORMATS.values() for column in (*format.needs, *format.reads)}))
+GOOD_ROWS = [(name, row) for name, row, _ in (*test_formats_rows.GOOD, *test_formats_preference.GOOD)]
+SPELLED = st.dictionaries(
+    st.sampled_from(TAGS), st.sampled_from(["role", "content", "from", "user", "gpt"]), max_size=2
+)
 
 
-@given(st.sampled_from(sorted(FORMATS)), st.dictionaries(COLUMNS, JSON, max_size=6) | JSON)
-def test_F33_no_row_makes_a_layout_raise_anything_but_a_row_problem(name: str, row: Any) -> None:
+def spoiled(value: Any) -> st.SearchStrategy[Any]:
+    """A good value with something in it replaced, or as it is."""
+    if isinstance(value, dict):
+        return st.fixed_dictionaries({}, optional={key: spoiled(inner) for key, inner in value.items()})
+    if isinstance(value, list):
+        return st.tuples(*(spoiled(inner) for inner in value)).map(list)
+    return st.sampled_from([value] * 9 + [None, "", 0, [], {}, "user", "\ud800"])
+
+
+ROWS = st.sampled_from(GOOD_ROWS).flatmap(lambda pair: st.tuples(st.just(pair[0]), st.just(pair[1]) | spoiled(pair[1])))
+ANY = st.tuples(st.sampled_from(sorted(FORMATS)), st.dictionaries(COLUMNS, JSON, max_size=6) | JSON)
+
+
+@given(
+    ROWS | ANY,
+    st.just({}) | st.dictionaries(COLUMNS, COLUMNS | st.just(""), max_size=2),
+    st.just({}) | SPELLED,
+    st.booleans(),
+)
+def test_F33_no_row_makes_a_layout_raise_anything_but_a_row_problem(
+    case: tuple[str, Any], columns: dict[str, str], tags: dict[str, str], auto: bool
+) -> None:
+    name, row = case
     try:
-        example = to_example(row, FORMATS[name])
-    except RowProblem:
+        example = to_example(row, Layout(FORMATS[name], columns, tags, auto), system="Be kind.")
+    except RowProblem as problem:
+        assert PROBLEMS[problem.kind].severity == "error"
         return
-    kinds = [bool(example.messages), example.prompt is not None, example.text is not None]
-    assert kinds.count(True) == 1
-    assert all(message["content"].strip() for message in example.messages)
+    assert example.type == FORMATS[name].type
+    assert_good(example)
+
+
+def assert_good(example: Example) -> None:
+    parts = [example.messages, example.prompt, example.completion, example.chosen, example.rejected]
+    there = [part for part in parts if part not in ((), None)]
+    assert len({isinstance(part, tuple) for part in there}) <= 1, "all text, or all messages"
+    assert all(part.strip() for part in [*there, example.text] if isinstance(part, str))
+    for message in (message for part in there if isinstance(part, tuple) for message in part):
+        assert message["role"] in ("system", "user", "assistant", "tool")
+        assert message["content"].strip() or message["role"] == "tool" or message["tool_calls"]
+    assert example.conversational == any(isinstance(part, tuple) for part in there)
+
+
+def test_a_row_nested_beyond_reason_is_a_problem() -> None:
+    deep: Any = "x"
+    for _ in range(100_000):
+        deep = [deep]
+    for row in (
+        {"messages": deep},
+        {"messages": [{"role": deep, "content": deep}]},
+        {"messages": openai(("user", deep))},
+    ):
+        with pytest.raises(RowProblem):
+            to_example(row, Layout(FORMATS["messages"]))
+
+
+def test_what_an_example_is_follows_from_what_it_holds() -> None:
+    cases: list[tuple[Example, str, bool]] = [
+        (Example(text="a"), "language_modeling", False),
+        (Example(messages=turns("a", "b")), "language_modeling", True),
+        (Example(prompt="a"), "prompt_only", False),
+        (Example(prompt=turns("a")), "prompt_only", True),
+        (Example(prompt="a", completion="b"), "prompt_completion", False),
+        (Example(prompt=turns("a"), completion=said("b"), label=False), "unpaired_preference", True),
+        (Example(prompt="a", chosen="b", rejected="c"), "preference", False),
+    ]
+    for example, type, conversational in cases:
+        assert (example.type, example.conversational) == (type, conversational)

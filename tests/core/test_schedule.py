@@ -43,6 +43,29 @@ def test_rows_are_shared_out(rows: int, validation: float, test: float, expected
     assert split_sizes(section, rows) == expected
 
 
+@pytest.mark.parametrize(
+    ("rows", "validation", "test", "expected"),
+    [
+        (100, 20, 0.0, (80, 20, 0)),
+        (100, 20, 10, (70, 20, 10)),
+        (100, 0.5, 10, (45, 45, 10)),
+        (100, 1, 1, (98, 1, 1)),
+        (10, 500, 0.0, (1, 9, 0)),
+        (10, 500, 500, (1, 0, 9)),
+    ],
+)
+def test_from_one_on_it_is_a_number_of_rows(
+    rows: int, validation: float, test: float, expected: tuple[int, ...]
+) -> None:
+    section = parse_config({"dataset": {"validation_split": validation, "test_split": test}}).dataset
+    assert split_sizes(section, rows) == expected
+
+
+def test_with_validation_rows_of_their_own_none_are_held_out() -> None:
+    knobs = {"validation_split": 0.5, "test_split": 0.1, "validation_path": "held.jsonl"}
+    assert split_sizes(parse_config({"dataset": knobs}).dataset, 100) == (90, 0, 10)
+
+
 @given(st.integers(1, 200), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
 def test_steps_are_those_that_a_trainer_would_take(rows: int, batch: int, gathered: int, epochs: int) -> None:
     knobs = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": gathered, "num_train_epochs": epochs}

@@ -13,7 +13,7 @@ import pytest
 from studio.core.configfile import config_to_yaml, parse_config
 from studio.core.inputs import DatasetInput
 from studio.core.job import JobFolder
-from studio.workspace.submission import prepare_inputs
+from studio.workspace.submission import resolve_inputs
 from tests.tiny import make_tiny_llama, tiny_rows, write_rows
 from tests.worker.forks import Fork, Zygote
 
@@ -81,7 +81,7 @@ def make_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Make
         config = parse_config(wishes)
         job = JobFolder(folder)
         job.run_config.write_text(config_to_yaml(config), encoding="utf-8")
-        job.inputs.write_text(prepare_inputs(config, "a run").to_json(), encoding="utf-8")
+        job.inputs.write_text(resolve_inputs(config, "a run")[1].to_json(), encoding="utf-8")
         return job
 
     return make

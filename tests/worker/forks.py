@@ -151,21 +151,22 @@ def run_job_until(folder: str, step: int) -> int:
     return job.run_job(Path(folder))
 
 
-def export_and_hang(folder: str, shards: int, mark: str) -> int:
-    """An export in many shards that hangs after so many of them; `mark` appears when it does."""
+def export_and_hang(folder: str, tensors: int, mark: str) -> int:
+    """An export that hangs after so many tensors; `mark` appears when it does."""
     from studio.worker import job
-    from studio.worker.export import merge
+    from studio.worker.export.shards import ShardWriter
 
-    write = merge.ShardWriter._write
-    merge.SHARD_BYTES = 60_000
+    write, written = ShardWriter.write, 0
 
-    def hang(self: Any) -> None:
-        write(self)
-        if len(self.shards) == shards:
+    def hang(self: Any, *words: Any) -> None:
+        nonlocal written
+        write(self, *words)
+        written += 1
+        if written == tensors:
             Path(mark).touch()
             time.sleep(PATIENCE)
 
-    merge.ShardWriter._write = hang  # type: ignore[method-assign]
+    ShardWriter.write = hang  # type: ignore[method-assign]
     return job.run_job(Path(folder))
 
 

@@ -28,9 +28,9 @@ from studio.worker.chat import ChatModel, ColumnStreamer
 from studio.worker.serve import Server
 from studio.workspace.chat import ServePipe
 from studio.workspace.launcher import Launcher
+from tests.families import LLAMA_2, sentencepiece_like
 from tests.tiny import make_tiny_llama, tiny_rows, tiny_tokenizer
 from tests.worker.conftest import MakeRun
-from tests.worker.test_encode import LLAMA_2, sentencepiece_like
 from tests.worker.test_job import wait_until
 
 SHORT = [{"role": "user", "content": "hello"}]
@@ -359,7 +359,7 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServePipe]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OMP_NUM_THREADS", "1")
         patched.setenv("STUDIO_HOME", str(tmp_path_factory.mktemp("home")))
-        pipe = ServePipe(Launcher(standby=False))
+        pipe = ServePipe(Launcher(standby=False).serve)
         list(pipe.request("ping"))
     yield pipe
     pipe.close()
@@ -390,11 +390,11 @@ def test_a_serve_worker_shows_rows(pipe: ServePipe, tiny_model: Path, dataset: C
         "section": DatasetSection(path=source.path).model_dump(mode="json"),
         "max_length": 512,
     }
-    shown = last(pipe, "show", row=2, **request)
+    shown = last(pipe, "show", position=2, **request)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     assert shown["ids"] == tokenizer.apply_chat_template(rows[2]["messages"], tokenize=True)["input_ids"]
     with pytest.raises(StudioError, match="no row 3"):
-        last(pipe, "show", row=3, **request)
+        last(pipe, "show", position=3, **request)
     assert pipe.alive
 
 

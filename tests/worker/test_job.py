@@ -708,6 +708,7 @@ def test_a_run_through_the_supervisor_and_a_worker_of_its_own(
         assert (run.state.status, run.state.cause) == ("finished", ""), log
         assert run.output == run.folder.adapter
         assert run.label == "My first run"
+        config.dataset.exclude = []  # what the dataset leaves out, written down
         assert parse_config(read_yaml(run.folder.run_config)) == config
         assert [step for step, _ in run.progress.series["loss"]] == [1, 2, 3]
         wait_until(run.folder.exit.exists, "the exit code")

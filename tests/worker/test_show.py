@@ -17,7 +17,7 @@ from studio.core.config import DatasetSection
 from studio.core.errors import DataError
 from studio.core.inputs import DatasetInput, ModelInput
 from studio.worker.show import show_row
-from tests.tiny import tiny_rows
+from tests.tiny import tiny_rows, write_rows
 
 MakeDataset = Callable[..., DatasetInput]
 
@@ -29,7 +29,7 @@ def shown(source: DatasetInput, model: Path, row: int = 0, max_length: int = 512
             "dataset": asdict(source),
             "model": asdict(ModelInput("folder", "tiny", str(model))),
             "section": wishes.model_dump(mode="json"),
-            "row": row,
+            "position": row,
             "max_length": max_length,
         }
     )
@@ -48,6 +48,61 @@ def test_a_row_is_shown_as_the_tokenizer_writes_it(tiny_model: Path, dataset: Ma
         said = [m["content"] for m in row["messages"] if m["role"] == "assistant"]
         assert learnt == "".join(f"{text}<|im_end|>" for text in said)
         assert (found["line"], found["format"], found["cut"]) == (number + 1, "messages", len(found["ids"]))
+
+
+def test_a_row_is_reached_by_its_position_wherever_it_stands(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"row number {number}"} for number in range(400)]
+    for part in range(2):
+        write_rows(tmp_path / "rows" / f"part-{part}.jsonl", rows[part * 200 : part * 200 + 200])
+    source = DatasetInput("rows", str(tmp_path / "rows"))
+    for number in (0, 199, 200, 399):
+        found = shown(source, tiny_model, number)
+        assert found["text"] == rows[number]["text"]
+        assert found["position"] == number
+        assert (found["format"], found["type"]) == ("text", "language_modeling")
+        assert found["where"] == f"part-{number // 200}.jsonl:{number % 200 + 1}"
+    with pytest.raises(DataError, match="no row 400"):
+        shown(source, tiny_model, 400)
+
+
+def test_a_preference_shows_both_answers_behind_one_prompt(tiny_model: Path, dataset: MakeDataset) -> None:
+    prompt = [{"role": "user", "content": "the name?"}]
+    chosen, rejected = ([{"role": "assistant", "content": text}] for text in ("it is seven", "no"))
+    found = shown(dataset([{"prompt": prompt, "chosen": chosen, "rejected": rejected}]), tiny_model)
+    other = found["rejected"]
+    assert found["type"] == "preference"
+    assert (found["messages"], other["messages"]) == (prompt + chosen, prompt + rejected)
+    for told, answer in ((found, "it is seven"), (other, "no")):
+        learnt = [token for token, carries in zip(told["tokens"], told["loss"], strict=True) if carries]
+        assert "".join(learnt) == f"{answer}<|im_end|>"
+        assert "".join(told["tokens"]) == told["text"]
+        assert len(told["special"]) == len(told["ids"]) == told["cut"]
+    asked = found["loss"].index(True)
+    assert found["ids"][:asked] == other["ids"][:asked]
+
+
+def test_special_tokens_are_told_from_those_that_are_only_spelled(tiny_model: Path, dataset: MakeDataset) -> None:
+    messages = [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "the name"}]
+    found = shown(dataset([{"messages": messages}]), tiny_model)
+    assert found["neutralised"] == 1
+    assert "".join(found["tokens"]) == found["text"]
+    special = [token for token, is_one in zip(found["tokens"], found["special"], strict=True) if is_one]
+    assert special == ["<|im_start|>", "<|im_end|>"] * 3
+    assert found["rejected"] is None
+
+
+def test_characters_in_several_tokens_are_shown_as_bytes(tiny_model: Path, dataset: MakeDataset) -> None:
+    messages = [{"role": "user", "content": "a✓"}, {"role": "assistant", "content": "🦊"}]
+    found = shown(dataset([{"messages": messages}]), tiny_model)
+    assert "\ufffd" not in "".join(found["tokens"])
+    assert "a⟨E2⟩⟨9C⟩⟨93⟩" in "".join(found["tokens"])
+
+
+def test_a_prompt_alone_is_shown_up_to_where_the_model_answers(tiny_model: Path, dataset: MakeDataset) -> None:
+    found = shown(dataset([{"prompt": [{"role": "user", "content": "the name?"}]}]), tiny_model)
+    assert found["type"] == "prompt_only"
+    assert found["text"].endswith("<|im_start|>assistant\n")
+    assert not any(found["loss"])
 
 
 def test_F38_where_a_row_is_cut_is_shown(tiny_model: Path, dataset: MakeDataset) -> None:

@@ -24,7 +24,7 @@ from studio.core.config import RunConfig
 from studio.core.configfile import parse_config
 from studio.core.inputs import DatasetInput
 from studio.core.schedule import optimizer_steps
-from studio.worker.data import prepare
+from studio.worker.data.prepare import prepare
 from studio.worker.device import resolve
 from studio.worker.encode import Encoder
 from studio.worker.models import load_model, load_tokenizer
@@ -90,7 +90,6 @@ def ours(folder: Path, source: DatasetInput, wishes: RunConfig, output: Path) ->
         Encoder(tokenizer, wishes.dataset.train_on),
         max_length=wishes.training.max_length,
         seed=wishes.training.seed,
-        progress=lambda rows: None,
     )
     model = load_model(folder, wishes.model, setup)
     set_seed(7)

@@ -1,156 +1,45 @@
-"""Registered datasets: what is kept, what is refused, and any page of their rows."""
+"""Registered datasets: what is kept, what a name means, and what is refused."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from studio.core.errors import ConfigError, DataError
-from studio.core.formats import FORMATS
+from studio.core.config import DatasetSection, MixPart
+from studio.core.configfile import read_yaml
+from studio.core.errors import ConfigError
 from studio.core.inputs import DatasetInput
-from studio.core.rows import Line, read_rows
-from studio.workspace import datasets
-from studio.workspace.datasets import (
-    add_dataset,
-    check_start,
-    get_dataset,
-    iterate,
-    list_datasets,
-    read_page,
-    remove_dataset,
-    resolve_dataset,
-)
+from studio.core.rows import read_rows
+from studio.workspace import datasets, registration
+from studio.workspace.datasets import change, get_dataset, list_datasets, register, remove_dataset, resolve_dataset
 from studio.workspace.home import bundled, datasets_dir
+from studio.workspace.registration import DatasetEntry
 
 ROWS = [{"prompt": f"prompt {n}", "completion": f"completion\n{n}"} for n in range(53)]
 SHIPPED = sorted(path.name for path in (bundled("assets") / "datasets").iterdir() if path.is_dir())
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """The rows as the kind of file that the suffix says; parquet in small row groups."""
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=10)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    elif path.suffix in (".csv", ".tsv"):
-        mark = "," if path.suffix == ".csv" else "\t"
-        fields = [list(rows[0]), *(row.values() for row in rows)]
-        path.write_text("\n".join(mark.join(f'"{f}"' for f in row) for row in fields) + "\n", encoding="utf-8")
-    else:
-        path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
-@pytest.fixture(params=sorted(datasets.SUFFIXES))
-def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The rows, in each kind of file."""
-    return write(tmp_path / f"rows{request.param}", ROWS)
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "rows.jsonl", ROWS)
+
+
+def add_dataset(path: Path, title: str = "", **more: Any) -> DatasetEntry:
+    """Register a copy, as an upload is."""
+    return register(DatasetEntry("", title or path.stem, path, source=str(path), **more), copy=path)
 
 
 def kept() -> list[str]:
     """Everything in the folder of datasets."""
     return sorted(str(path.relative_to(datasets_dir())) for path in datasets_dir().rglob("*"))
-
-
-# -- pages ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("start", "size"), [(0, 20), (20, 20), (40, 20), (9, 2), (0, 1), (52, 5), (0, 53), (5, 30)])
-def test_any_page_holds_its_rows(file: Path, start: int, size: int) -> None:
-    page = read_page(file, start, size)
-    assert [line.row for line in page.lines] == ROWS[start : start + size]
-    assert (page.start, page.total) == (start, 53)
-    assert [line.problem for line in page.lines if line.problem] == []
-
-
-def test_a_page_beyond_the_end_is_empty(file: Path) -> None:
-    page = read_page(file, 53, 20)
-    assert (page.lines, page.total) == ([], 53)
-
-
-def test_pages_and_whole_reading_tell_the_same_lines(file: Path) -> None:
-    whole = list(iterate(file))
-    paged = [line for start in range(0, 53, 7) for line in read_page(file, start, 7).lines]
-    assert paged == whole
-    assert [line.row for line in whole] == ROWS
-
-
-def test_F30_a_page_tells_bad_lines_where_they_are(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('\n{"a": 1}\n\n{bad\n{"a": 2}\n', encoding="utf-8")
-    page = read_page(path, 0, 10)
-    assert [(line.number, line.row, bool(line.problem)) for line in page.lines] == [
-        (2, {"a": 1}, False),
-        (4, None, True),
-        (5, {"a": 2}, False),
-    ]
-    assert read_page(path, 1, 1).lines == page.lines[1:2]
-
-
-def test_F37_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
-    for suffix in (".jsonl", ".json"):
-        path = write(tmp_path / f"rows{suffix}", ROWS[:3])
-        assert read_page(path).total == 3
-        write(path, ROWS[:5])
-        assert read_page(path).total == 5
-
-
-def test_a_page_reads_nothing_but_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost of a page doesn't grow with where it lies: rows before it are not parsed."""
-    parsed: list[int] = []
-    real = datasets.parse_line
-
-    def counting(number: int, raw: bytes) -> Line | None:
-        parsed.append(number)
-        return real(number, raw)
-
-    monkeypatch.setattr(datasets, "parse_line", counting)
-    path = write(tmp_path / "rows.jsonl", ROWS)
-    read_page(path, 50, 3)
-    assert len(parsed) == 3
-    group: list[int] = []
-    real_group = pq.ParquetFile.read_row_group
-
-    def counting_group(self: Any, number: int, *more: Any) -> Any:
-        group.append(number)
-        return real_group(self, number, *more)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counting_group)
-    read_page(write(tmp_path / "rows.parquet", ROWS), 45, 3)
-    assert group == [4]
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 100 + b"PAR1", b"no parquet at all"])
-def test_a_parquet_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "rows.parquet"
-    path.write_bytes(content)
-    for act in (read_page, lambda p: list(iterate(p)), check_start):
-        with pytest.raises(DataError, match="parquet"):
-            act(path)
-
-
-@settings(suppress_health_check=list(HealthCheck), max_examples=60, derandomize=True)
-@given(st.data())
-def test_F25_a_damaged_parquet_file_raises_nothing_but_a_data_error(tmp_path: Path, data: st.DataObject) -> None:
-    path = write(tmp_path / "rows.parquet", ROWS)
-    content = bytearray(path.read_bytes())
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=5)):
-        content[place] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
-    acts: list[Callable[[], Any]] = [lambda: read_page(path, 20, 20), lambda: list(iterate(path))]
-    for act in acts:
-        try:
-            act()
-        except DataError as error:
-            assert "parquet" in str(error)
 
 
 # -- names and files --------------------------------------------------------------------------------------------------
@@ -161,7 +50,6 @@ def test_a_shipped_dataset_is_complete(name: str) -> None:
     entry = get_dataset(name)
     assert entry.bundled and entry.licence and entry.description and entry.title
     assert entry.bytes > 0
-    assert check_start(entry.path, entry.format, entry.columns).name == entry.format
     assert all(not line.problem for line in read_rows(entry.path))
     assert resolve_dataset(name).path == str(entry.path)
 
@@ -181,7 +69,6 @@ def test_a_file_is_a_dataset_by_its_path(file: Path) -> None:
         ("x" * 5000, "no dataset or file"),
         ("~nobody-of-this-name/rows.jsonl", "no dataset or file"),
         (str(Path(__file__)), "not a file of rows"),
-        (str(Path(__file__).parent), "is a folder"),
     ],
 )
 def test_F51_a_name_that_means_nothing_is_refused_at_its_knob(name: str, words: str) -> None:
@@ -196,13 +83,13 @@ def test_F51_a_name_that_means_nothing_is_refused_at_its_knob(name: str, words: 
 
 
 def test_a_file_is_registered_as_a_copy_under_a_readable_name(file: Path) -> None:
-    entry = add_dataset(file, "  Größe 2\n")
+    entry = add_dataset(file, "  Größe 2\n", format="prompt_completion")
     assert (entry.name, entry.title, entry.format, entry.bundled) == ("groe-2", "Größe 2", "prompt_completion", False)
-    assert entry.path.parent == datasets_dir() / "groe-2"
+    assert entry.path == datasets_dir() / "groe-2" / "rows.jsonl"
     file.unlink()
-    assert [line.row for line in read_page(entry.path, 50, 5).lines] == ROWS[50:]
+    assert [line.row for line in read_rows(entry.path)] == ROWS
     assert get_dataset("groe-2") == entry == list_datasets()[0]
-    assert resolve_dataset("groe-2").format == "prompt_completion"
+    assert resolve_dataset("groe-2") == DatasetInput("groe-2", str(entry.path), format="prompt_completion")
 
 
 @pytest.mark.parametrize("title", ["2e-4", "null", "a: b # c", "🦙", "yes"])
@@ -226,45 +113,13 @@ def test_an_own_dataset_wins_over_a_shipped_one_of_its_name(tmp_path: Path) -> N
     assert get_dataset(SHIPPED[0]).bundled
 
 
-UNUSABLE: list[tuple[str, bytes, str]] = [
-    ("rows.txt", b'{"text": "a"}\n', "not a file of rows"),
-    ("rows.jsonl", b"", "0 usable rows"),
-    ("rows.jsonl", b"\n\n", "0 usable rows"),
-    ("rows.csv", b"text\n", "0 usable rows"),
-    ("rows.json", b"[]", "0 usable rows"),
-    ("rows.jsonl", b"not json\n", "0 usable rows. Line 1: no valid JSON"),
-    ("rows.jsonl", b'["a"]\n["b"]\n', "0 usable rows. Line 1: the row is not an object"),
-    ("rows.json", b"[1, 2]", "0 usable rows"),
-    ("rows.json", b'[{"text": "a"}', "line 1"),
-    ("rows.json", b'[{"text": "\xe9"}]', "not UTF-8"),
-    ("rows.jsonl", b'{"question": "a", "answer": "b"}\n', "No known layout"),
-    ("rows.jsonl", b'{"text": "a", "messages": []}\n', "as messages or text"),
-    ("rows.jsonl", b'{"text": ""}\n{"text": null}\n', "None of the first 2 rows .* line 1: text is empty"),
-    ("rows.jsonl", '{"text": "a"}\n'.encode("utf-16"), "UTF-16"),
-    ("rows.parquet", b"PAR1", "parquet"),
-]
-
-
-@pytest.mark.parametrize(("name", "content", "words"), UNUSABLE, ids=[f"{n} {w}" for n, _, w in UNUSABLE])
-def test_F32_an_upload_without_a_usable_row_keeps_nothing(
-    tmp_path: Path, name: str, content: bytes, words: str
-) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=words) as raised:
-        add_dataset(path, "mine")
-    assert raised.value.exit_code == 2
-    assert kept() == []
-    assert path.read_bytes() == content
-
-
 def test_F22_a_copy_that_the_disk_has_no_room_for_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(datasets, "write_text", full)
+    monkeypatch.setattr(registration, "write_text", full)
     with pytest.raises(Exception, match="can't be kept") as raised:
         add_dataset(write(tmp_path / "rows.jsonl", ROWS))
     assert "No space left" in str(raised.value)
@@ -277,34 +132,133 @@ def test_S18_what_lies_beside_the_rows_is_never_taken(tmp_path: Path) -> None:
     assert kept() == ["mine", "mine/dataset.yaml", "mine/rows.jsonl"]
 
 
-# -- what the first rows tell -----------------------------------------------------------------------------------------
+def test_a_file_that_is_only_named_stays_where_it_is(file: Path) -> None:
+    entry = register(DatasetEntry("", "Named", file, source=str(file)))
+    assert kept() == ["named", "named/dataset.yaml"]
+    assert (entry.path, entry.bytes, entry.there) == (file, file.stat().st_size, True)
+    remove_dataset("named")
+    assert file.exists()
+    with pytest.raises(ConfigError, match="no dataset or file"):
+        resolve_dataset("named")
 
 
-def test_one_usable_row_is_enough_and_the_layout_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('bad\n{"text": ""}\n{"text": "a"}\n', encoding="utf-8")
-    assert check_start(path) is FORMATS["text"]
+def test_rows_that_are_gone_are_told_at_the_knob(file: Path) -> None:
+    register(DatasetEntry("", "Named", file))
+    file.unlink()
+    assert not get_dataset("named").there
+    with pytest.raises(ConfigError, match="the rows of named are gone from") as raised:
+        resolve_dataset("named")
+    assert raised.value.field == "dataset.path"
 
 
-def test_columns_of_other_names_are_mapped_here_too(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", [{"question": "a", "answer": "b"}])
-    assert check_start(path, "auto", {"instruction": "question", "output": "answer"}).name == "alpaca"
-    with pytest.raises(DataError, match="line 1: instruction is missing"):
-        check_start(path, "alpaca")
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.csv.zst", "rows.txt", "rows.md", "rows.arrow", "rows.TSV"])
+def test_a_copy_keeps_the_suffixes_that_say_what_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    assert add_dataset(tmp_path / name, "mine").path.name == name
 
 
-def test_only_the_first_rows_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[Line] = []
+def test_a_folder_counts_the_files_that_hold_rows(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "evil.py").write_text("raise SystemExit", encoding="utf-8")
+    entry = get_dataset(str(tmp_path))
+    assert (entry.files, entry.bytes) == ([tmp_path / "a.jsonl"], (tmp_path / "a.jsonl").stat().st_size)
 
-    def counting(path: Path) -> Iterator[Line]:
-        for line in read_rows(path):
-            taken.append(line)
-            yield line
 
-    monkeypatch.setattr(datasets, "read_rows", counting)
-    path = write(tmp_path / "rows.jsonl", ROWS * 10)
-    check_start(path)
-    assert len(taken) == 200
+# -- what is kept of a dataset ----------------------------------------------------------------------------------------
+
+
+def test_what_is_changed_is_kept_and_the_rest_stays(file: Path) -> None:
+    before = add_dataset(file, "mine", licence="MIT", description="About.")
+    changes: dict[str, Any] = {
+        "format": "alpaca",
+        "columns": {"instruction": "prompt"},
+        "tags": {"role_tag": "by"},
+        "exclude": ["duplicate"],
+        "exclude_rows": [3, 5],
+        "knobs": {"validation_split": 0.2},
+    }
+    after = change("mine", **changes)
+    assert {key: getattr(after, key) for key in changes} == {
+        **changes,
+        "exclude": ("duplicate",),
+        "exclude_rows": (3, 5),
+    }
+    assert (after.title, after.licence, after.description, after.path) == ("mine", "MIT", "About.", before.path)
+    assert change("mine", title="Other: name").title == "Other: name"
+    assert get_dataset("mine").exclude == ("duplicate",)
+
+
+@pytest.mark.parametrize("fields", [{"exclude": ["nonsense"]}, {"knobs": {"validation_split": 7.5}}, {"path": "/etc"}])
+def test_a_change_that_no_run_could_use_is_refused(file: Path, fields: dict[str, Any]) -> None:
+    add_dataset(file, "mine")
+    before = (datasets_dir() / "mine" / "dataset.yaml").read_bytes()
+    with pytest.raises(ConfigError):
+        change("mine", **fields)
+    assert (datasets_dir() / "mine" / "dataset.yaml").read_bytes() == before
+
+
+def test_a_change_to_a_shipped_dataset_is_the_users_own() -> None:
+    shipped = get_dataset(SHIPPED[0])
+    changed = change(SHIPPED[0], exclude=["duplicate"])
+    assert (changed.bundled, changed.path, changed.heldout) == (False, shipped.path, shipped.heldout)
+    assert shipped.folder is not None and "exclude" not in read_yaml(shipped.folder / "dataset.yaml")
+    remove_dataset(SHIPPED[0])
+    assert get_dataset(SHIPPED[0]) == shipped
+
+
+def test_F37_facts_are_known_as_long_as_the_rows_stay_as_they_were(file: Path) -> None:
+    entry = register(DatasetEntry("", "Named", file))
+    assert (entry.rows, entry.sha256) == (None, None)
+    datasets.keep_facts(entry, 53, "abc")
+    assert (get_dataset("named").rows, get_dataset("named").sha256) == (53, "abc")
+    assert change("named", title="Still").rows == 53
+    write(file, ROWS[:5])
+    assert (get_dataset("named").rows, get_dataset("named").sha256) == (None, None)
+
+
+# -- mixes ------------------------------------------------------------------------------------------------------------
+
+
+def mix(*parts: Any, **more: Any) -> DatasetInput:
+    return resolve_dataset(DatasetSection(path=list(parts), **more))
+
+
+def test_a_mix_with_weights_is_drawn_from_until_it_ends(file: Path) -> None:
+    mixed = mix(
+        MixPart(path=str(file), weight=3), MixPart(path=SHIPPED[0], weight=1), stopping_strategy="all_exhausted"
+    )
+    assert (mixed.kind, mixed.stopping) == ("mix", "all_exhausted")
+    assert [(part.path, part.weight) for part in mixed.parts] == [
+        (str(file), 3),
+        (str(get_dataset(SHIPPED[0]).path), 1),
+    ]
+
+
+def test_a_mix_without_weights_is_one_after_the_other(file: Path) -> None:
+    mixed = mix(str(file), SHIPPED[0])
+    assert (mixed.stopping, [part.weight for part in mixed.parts]) == ("concatenate", [None, None])
+    assert mix(str(file)) == resolve_dataset(str(file)), "one part is no mix"
+
+
+def test_half_weighted_mixes_are_refused(file: Path) -> None:
+    with pytest.raises(ConfigError, match="some parts of the mix have a weight and some have none"):
+        mix(MixPart(path=str(file), weight=3), SHIPPED[0])
+
+
+def test_a_registered_mix_is_a_part_like_any_other_but_not_of_itself(file: Path) -> None:
+    one = add_dataset(file, "one")
+    register(DatasetEntry("", "Both", kind="mix", parts=(MixPart(path="one"), MixPart(path=SHIPPED[0]))))
+    assert [part.name for part in mix("both", str(file)).parts] == ["one", SHIPPED[0], str(file)]
+    remove_dataset(one.name)
+    register(DatasetEntry("", "One", kind="mix", parts=(MixPart(path="both"), MixPart(path=SHIPPED[0]))))
+    with pytest.raises(ConfigError, match="is a part of itself"):
+        resolve_dataset("both")
+
+
+def test_a_name_with_a_slash_is_the_hubs_unless_it_looks_like_a_file() -> None:
+    assert resolve_dataset("somebody/rows") == DatasetInput("somebody/rows", kind="hub")
+    with pytest.raises(ConfigError, match="no dataset or file"):
+        resolve_dataset("somebody/rows.jsonl")
 
 
 # -- removing ---------------------------------------------------------------------------------------------------------
@@ -348,12 +302,6 @@ def test_S16_a_link_is_not_followed_when_it_is_removed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         remove_dataset("linked")
     assert (elsewhere / "dataset.yaml").exists()
-
-
-def test_F57_a_registration_of_an_unknown_layout_is_told_when_it_is_used(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.jsonl", ROWS)
-    with pytest.raises(DataError, match="no layout 'magic'"):
-        check_start(path, "magic")
 
 
 @pytest.mark.parametrize("content", ["[", "columns: 5", "manner: words", "- a", "format: magic", "heldout: [1]"])

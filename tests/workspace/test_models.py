@@ -167,3 +167,38 @@ def test_F57_a_damaged_config_in_the_cache_spoils_nothing(hub: Path) -> None:
     for content in ("", "[]", '{"architectures": null}', '{"architectures": 5}', '{"architectures": [5]}'):
         (folder / "config.json").write_text(content, encoding="utf-8")
         assert [model.name for model in list_models()] == ["starter"]
+
+
+# -- what is stored so that nothing can be learned into it ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "AWQ"])
+def test_a_packed_base_is_refused_before_training_with_what_to_do(tmp_path: Path, method: str) -> None:
+    folder = make_model(tmp_path / "packed")
+    stored = {"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": method, "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        resolve_model(str(folder))
+    assert raised.value.field == "model.name_or_path"
+    assert method.upper() in raised.value.message
+    assert "16-bit original" in raised.value.hint
+
+
+def test_a_packed_base_in_the_hub_s_cache_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--someone--packed"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("abc", encoding="utf-8")
+    folder = make_model(repo / "snapshots" / "abc")
+    (folder / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "gptq"}}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="GPTQ"):
+        resolve_model("someone/packed")
+    assert resolve_model("someone/other").kind == "hub"
+
+
+def test_a_bitsandbytes_checkpoint_is_a_model_like_others(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "small")
+    (folder / "config.json").write_text(
+        json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}), encoding="utf-8"
+    )
+    assert resolve_model(str(folder)).path == str(folder)
