@@ -38,7 +38,8 @@ def compare_in_fresh_process(job: Job, request: dict[str, Any]) -> dict[str, Any
             child.stdin.close()
     found = read_json(answer)
     if found is None:
-        text = "What was written couldn't be compared; the log says why."
+        killed = "its process was ended from outside, perhaps for lack of memory" if child.returncode < 0 else ""
+        text = f"What was written couldn't be compared: {killed or 'the log says why'}."
         job.note("warning", text)
         return {"max_logit_diff": None, "greedy_match": None, "same": None, "skipped": text}
     for problem in found["problems"]:

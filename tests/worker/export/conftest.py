@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from studio.worker.export import parity
+from studio.worker.export import parity, run
 from tests.worker.export.made import make_base
 
 Base = Callable[..., Path]
@@ -31,6 +32,14 @@ def short_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons in this process of two replies of four tokens: where many are made, and a logit tells as much."""
     monkeypatch.setattr(parity, "_NEW", 4)
     monkeypatch.setattr(parity, "PROMPTS", parity.PROMPTS[:2])
+
+
+@pytest.fixture
+def compared_here(monkeypatch: pytest.MonkeyPatch, short_replies: None) -> None:
+    """The comparison after an export in this process: a fresh one takes seconds to begin."""
+    monkeypatch.setattr(
+        run, "compare_in_fresh_process", lambda job, request: dataclasses.asdict(parity.compare(request))
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

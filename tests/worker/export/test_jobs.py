@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import resource
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -90,9 +89,17 @@ FILES = {
 
 
 @pytest.mark.parametrize("format", WRITERS)
-def test_every_format_is_compared_with_what_was_trained_in_a_fresh_process(
-    base: Base, adapter: Path, make_job: MakeJob, in_process: InProcess, tmp_path: Path, format: str
+def test_every_format_is_compared_with_what_was_trained(
+    base: Base,
+    adapter: Path,
+    make_job: MakeJob,
+    in_process: InProcess,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    format: str,
 ) -> None:
+    if format not in ("merged", "bnb"):  # these in a fresh process, as it is
+        request.getfixturevalue("compared_here")
     wishes = {"quantization": {"gguf": "f16", "ollama": "f16", "bnb": "int8"}.get(format, "auto")}
     before = hashes(base("llama"), adapter)
     job = make_job(base("llama"), adapter, format=format, parity=True, **wishes)
@@ -141,16 +148,27 @@ def test_what_is_wrong_with_an_export_is_said(
     assert "differs from base + adapter" in notes_of(job)
 
 
+@pytest.mark.parametrize(("ends", "said"), [("exit 1", "the log says why"), ("kill -9 $$", "lack of memory")])
 def test_a_comparison_that_breaks_down_costs_no_export(
-    base: Base, adapter: Path, make_job: MakeJob, in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Base,
+    adapter: Path,
+    make_job: MakeJob,
+    in_process: InProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: str,
+    said: str,
 ) -> None:
     from studio.worker.export import proof
 
-    monkeypatch.setattr(proof.sys, "executable", shutil.which("false"))
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{ends}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(proof.sys, "executable", str(program))
     job = make_job(base("llama"), adapter, parity=True)
     assert in_process(job) == 0
     assert end_of(job).result["parity"]["same"] is None
-    assert "couldn't be compared" in notes_of(job)
+    assert "couldn't be compared" in notes_of(job) and said in notes_of(job)
     assert (tmp_path / "place" / "out" / "model.safetensors").is_file()
 
 
@@ -230,6 +248,7 @@ def test_adapters_that_dont_go_together_are_refused(
 # -- the card ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("compared_here")
 def test_the_card_says_what_was_trained_and_quotes_no_data(
     make_run: MakeRun, make_job: MakeJob, in_process: InProcess, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from studio.worker.export.parity import Parity, compare
 from tests.worker.export.made import files_of, make_adapter, merge
 
 Base = Callable[..., Path]
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.usefixtures("short_replies")]
 
 
 @pytest.fixture

