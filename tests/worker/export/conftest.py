@@ -40,13 +40,3 @@ def compared_here(monkeypatch: pytest.MonkeyPatch, short_replies: None) -> None:
     monkeypatch.setattr(
         run, "compare_in_fresh_process", lambda job, request: dataclasses.asdict(parity.compare(request))
     )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is marked nightly runs only where it is asked for."""
-    if "nightly" in str(config.getoption("markexpr")):
-        return
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and item.get_closest_marker("nightly"):
-            item.add_marker(pytest.mark.skip(reason="asked for with -m nightly"))
