@@ -20,7 +20,7 @@ from studio.core.errors import DataError
 from studio.core.inputs import DatasetInput, ModelInput
 from studio.worker.data.examine import COMPARED, Examined, examine, layouts_of, no_rows
 from studio.worker.data.judge import Judge, Wanted
-from studio.worker.data.source import Progress, Source, Stopped, never, open_source, quiet
+from studio.worker.data.source import Progress, Source, Stopped, never, open_source, quiet, reporting
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,7 @@ def check_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) ->
     `validation` (a dataset).
     """
 
-    def report(text: str, done: int | None, total: int | None) -> None:
-        part({"text": text, "done": done, "total": total})
-
+    report = reporting(part)
     held = request.get("validation")
     found = check(
         open_source(DatasetInput.from_dict(request["dataset"])),

@@ -22,7 +22,7 @@ from studio.worker.data.findings import NEED_MODEL, find
 from studio.worker.data.newfolder import published
 from studio.worker.data.rowfile import RowWriter, to_parquet
 from studio.worker.data.sieve import Find, Sieve
-from studio.worker.data.source import Progress, Source, Stopped, layouts, never, open_source, quiet
+from studio.worker.data.source import Progress, Source, Stopped, layouts, never, open_source, quiet, reporting
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def shape_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) ->
     format: Any = request.get("format") or "jsonl"
     if format not in ("jsonl", "parquet"):
         raise ConfigError("format", f"rows can't be saved as {format!r}.", "Choose jsonl or parquet.")
-    report = _reporting(part)
+    report = reporting(part)
     asked = _asked(request, report)
     return shape(
         asked.source,
@@ -63,7 +63,7 @@ def shape_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) ->
 
 def preview_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """How many rows a recipe would leave, and what each step takes: `rows`, `steps`. Fields as shape_op's, no `out`."""
-    report = _reporting(part)
+    report = reporting(part)
     asked = _asked(request, report)
     sieve = Sieve(
         asked.source,
@@ -75,10 +75,6 @@ def preview_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) 
     )
     rows = sum(1 for _ in sieve.run(asked.recipe.steps))
     return {"rows": rows, "steps": [count.plain() for count in sieve.counts]}
-
-
-def _reporting(part: Callable[[dict[str, Any]], None]) -> Progress:
-    return lambda text, done, total: part({"text": text, "done": done, "total": total})
 
 
 def _asked(request: dict[str, Any], report: Progress) -> _Asked:

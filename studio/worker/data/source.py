@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studio.core.config import DatasetSection
 from studio.core.errors import DataError, StudioError
@@ -40,6 +40,11 @@ class Cancelled(StudioError):
 
 def quiet(text: str, done: int | None, total: int | None) -> None:
     """Progress that nobody looks at."""
+
+
+def reporting(part: Callable[[dict[str, Any]], None]) -> Progress:
+    """Progress as parts of an answer on the data worker's pipe. What `part` raises ends the pass."""
+    return lambda text, done, total: part({"text": text, "done": done, "total": total})
 
 
 def never() -> bool:

@@ -25,7 +25,7 @@ from studio.worker.data.judge import Judge, Wanted
 from studio.worker.data.newfolder import published
 from studio.worker.data.partition import NAMES, share_out
 from studio.worker.data.rowfile import RowWriter, to_parquet
-from studio.worker.data.source import Cancelled, Progress, Source, Stopped, never, open_source, quiet
+from studio.worker.data.source import Cancelled, Progress, Source, Stopped, never, open_source, quiet, reporting
 
 FILE = "split.npz"  # beside a run: the positions of each part
 
@@ -172,9 +172,7 @@ def split_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) ->
     """
     from studio.worker.data.check import tokenizer_of
 
-    def report(text: str, done: int | None, total: int | None) -> None:
-        part({"text": text, "done": done, "total": total})
-
+    report = reporting(part)
     return split_files(
         open_source(DatasetInput.from_dict(request["dataset"])),
         DatasetSection(**request["section"]),

@@ -26,7 +26,17 @@ from studio.worker.data.findings import Found, find
 from studio.worker.data.languages import UNSPACED, language_of, main_script, scripts_of
 from studio.worker.data.lengths import Lengths
 from studio.worker.data.parts import answers_of, messages_of, parts_of
-from studio.worker.data.source import Cancelled, Progress, Source, Stopped, layouts, never, open_source, quiet
+from studio.worker.data.source import (
+    Cancelled,
+    Progress,
+    Source,
+    Stopped,
+    layouts,
+    never,
+    open_source,
+    quiet,
+    reporting,
+)
 from studio.worker.data.tokens import TokenCounts
 
 _WORD_EVERY = 500  # rows between two words of progress
@@ -41,9 +51,7 @@ _TURNS = 50  # longer conversations share a bar
 def stats_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Answers as `stats`. Fields of the request: `dataset`, `section`, `model` (or null), `max_length`, `training`."""
 
-    def report(text: str, done: int | None, total: int | None) -> None:
-        part({"text": text, "done": done, "total": total})
-
+    report = reporting(part)
     tokenizer = None
     if request.get("model"):
         from studio.worker.models import fetch, load_tokenizer

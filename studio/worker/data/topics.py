@@ -32,7 +32,17 @@ from studio.core.formats import to_example
 from studio.core.inputs import DatasetInput
 from studio.worker.data.languages import UNSPACED, script_of
 from studio.worker.data.parts import parts_of
-from studio.worker.data.source import Cancelled, Progress, Source, Stopped, layouts, never, open_source, quiet
+from studio.worker.data.source import (
+    Cancelled,
+    Progress,
+    Source,
+    Stopped,
+    layouts,
+    never,
+    open_source,
+    quiet,
+    reporting,
+)
 from studio.worker.data.wordvectors import find_static_model, static_vectors
 
 MOST = 5000  # rows on a map
@@ -51,9 +61,7 @@ _FIRST_UNSPACED = "\u0e00"  # Thai; scripts before it have spaces between words
 def map_op(request: dict[str, Any], part: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Answers as `topic_map`. Fields of the request: `dataset`, `section`, `clusters` (or null), `most` (or null)."""
 
-    def report(text: str, done: int | None, total: int | None) -> None:
-        part({"text": text, "done": done, "total": total})
-
+    report = reporting(part)
     return topic_map(
         open_source(DatasetInput.from_dict(request["dataset"])),
         DatasetSection(**request["section"]),
