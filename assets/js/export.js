@@ -135,7 +135,9 @@ class ExportTab {
     this.form.scrollIntoView({ block: "start", behavior: "smooth" });
   }
 
+  /** What was typed is asked about once the typing pauses; what is still being answered was asked about the text before. */
   #later() {
+    this.asked += 1;
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => void this.#plan(), PAUSE);
   }
@@ -162,7 +164,7 @@ class ExportTab {
 
   #draw(told) {
     this.fault.replaceChildren();
-    if (!this.suggested) this.out.value = told.suggested;
+    if (!this.suggested && !this.out.value) this.out.value = told.suggested;
     this.suggested = told.suggested;
     const same = this.told?.run === told.run && this.told.format === told.format;
     this.#drawCards(told, same);
