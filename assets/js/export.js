@@ -51,6 +51,7 @@ class ExportTab {
     this.fold.addEventListener("toggle", () => localStorage.setItem(OPEN, this.fold.open ? "yes" : "no"));
     this.out = h("input", { class: "st-input", type: "text", spellcheck: "false", autocomplete: "off" });
     this.out.addEventListener("input", () => this.#later());
+    this.place = h("button", { type: "button", class: "st-button small", hidden: true, onclick: () => this.#there() });
     this.lines = h("ul", { class: "export-lines", role: "status" });
     this.fault = h("div", { id: "export-problem" });
     this.start = h("button", { type: "submit", class: "st-button primary", id: "export-start", disabled: true }, say("export.start"));
@@ -68,6 +69,7 @@ class ExportTab {
         this.out,
         h("span", { class: "st-hint" }, say("export.out.note")),
       ),
+      this.place,
       h("h3", {}, say("export.before")),
       this.lines,
       this.fault,
@@ -135,6 +137,13 @@ class ExportTab {
     this.form.scrollIntoView({ block: "start", behavior: "smooth" });
   }
 
+  /** A target that a program looks into by itself, at one click. */
+  #there() {
+    this.out.value = this.told.place.path;
+    this.out.focus();
+    void this.#plan();
+  }
+
   /** What was typed is asked about once the typing pauses; what is still being answered was asked about the text before. */
   #later() {
     this.asked += 1;
@@ -169,6 +178,11 @@ class ExportTab {
     const same = this.told?.run === told.run && this.told.format === told.format;
     this.#drawCards(told, same);
     this.told = told;
+    this.place.hidden = !told.place;
+    if (told.place) {
+      put(this.place, told.place.title);
+      this.place.title = told.place.path;
+    }
     this.lines.replaceChildren(...told.lines.map(({ state, text, key }) => h("li", { "data-state": state, "data-key": key }, text)));
     document.getElementById("export-out")?.classList.toggle("bad", told.lines.some(({ key, state }) => key === "target" && state === "bad"));
     this.start.disabled = Boolean(told.reason);

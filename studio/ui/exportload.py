@@ -10,6 +10,7 @@ from pathlib import Path
 
 from studio.core.inputs import Inputs
 from studio.ui.text_export import say
+from studio.workspace import lmstudio
 from studio.workspace.home import slug
 from studio.workspace.runs import ExportJob
 
@@ -33,10 +34,9 @@ def commands(job: ExportJob, path: Path) -> list[tuple[str, str]]:
     file = next(iter(sorted(path.glob("*.gguf"))), path / "model.gguf")
     if format == "gguf-lora":
         return [(say("export.load.llamacpp"), f"llama-cli -m BASE.gguf --lora {shlex.quote(str(file))}")]
-    loads = [
-        (say("export.load.llamacpp"), f"llama-cli -m {shlex.quote(str(file))}"),
-        (say("export.load.lmstudio"), str(path)),
-    ]
+    studio = "export.load.lmstudio.here" if lmstudio.is_layout(path) else "export.load.lmstudio"
+    name_there = f"{path.parent.name}/{path.name}" if lmstudio.is_layout(path) else str(path)
+    loads = [(say("export.load.llamacpp"), f"llama-cli -m {shlex.quote(str(file))}"), (say(studio), name_there)]
     if format == "ollama":
         create = f"ollama create {name} -f {shlex.quote(str(path / 'Modelfile'))}\nollama run {name}"
         return [(say("export.load.ollama"), create), *loads]

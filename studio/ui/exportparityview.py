@@ -14,16 +14,18 @@ from studio.workspace.runs import ExportJob
 
 _CHECKS = ("template", "generation", "special", "end", "tokens")
 _TRUSTED = 1.0  # share of equal tokens from which on nobody would notice a difference
+_ROUNDED = 0.5  # ... and below which it says mostly other words
 
 
 def verdict(job: ExportJob) -> str:
-    """good, fair (only rounding), bad or none."""
+    """good, fair (only rounding), coarse (a great deal of it), bad or none."""
     parity = job.result.get("parity")
+    if isinstance(parity, dict) and parity.get("same") is False:
+        return "bad"
     if not isinstance(parity, dict) or parity.get("max_logit_diff") is None:
         return "none"
-    if not parity.get("same"):
-        return "bad"
-    return "good" if (parity.get("greedy_match") or 0) >= _TRUSTED else "fair"
+    equal = parity.get("greedy_match") or 0
+    return "good" if equal >= _TRUSTED else "fair" if equal >= _ROUNDED else "coarse"
 
 
 def parity_html(job: ExportJob) -> str:
@@ -31,15 +33,15 @@ def parity_html(job: ExportJob) -> str:
     parity = job.result.get("parity")
     if not isinstance(parity, dict) or found == "none":
         skipped = parity.get("skipped") if isinstance(parity, dict) else ""
-        why = str(skipped or say("export.parity.none" if job.config.format == "gguf-lora" else "export.parity.off"))
+        why = str(skipped or say("export.parity.off"))
         word = escape(say("export.parity.skipped"))
         return (
             f'<p class="parity-line"><span class="parity" data-parity="none">{word}</span> {shown.text(why, 300)}</p>'
         )
-    figures = [
-        say("export.parity.diff", diff=f"{parity['max_logit_diff']:.2g}"),
-        say("export.parity.greedy", share=f"{100 * (parity.get('greedy_match') or 0):.1f} %"),
-    ]
+    figures = []
+    if parity.get("max_logit_diff") is not None:
+        figures.append(say("export.parity.diff", diff=f"{parity['max_logit_diff']:.2g}"))
+        figures.append(say("export.parity.greedy", share=f"{100 * (parity.get('greedy_match') or 0):.1f} %"))
     problems = "".join(f'<p class="st-error">{shown.text(str(one), 400)}</p>' for one in parity.get("problems") or ())
     return (
         f'<details class="st-fold" data-fold="parity"><summary><span class="parity" data-parity="{found}">'
@@ -50,12 +52,16 @@ def parity_html(job: ExportJob) -> str:
 
 
 def _explained(parity: dict[str, Any]) -> str:
-    told = [
+    told = []
+    if parity.get("proven") and isinstance(parity.get("proven_diff"), (int, float)):
+        told.append(say("export.parity.proven", kind=str(parity["proven"]), diff=f"{parity['proven_diff']:.2g}"))
+    told += [
         say(f"export.parity.{key}", **{key: f"{parity[key]:.2g}"})
         for key in ("explained", "moved")
         if isinstance(parity.get(key), (int, float))
     ]
-    return f'<p class="st-hint num">{escape("; ".join(told))}</p>' if told else ""
+    line = "; ".join(told)
+    return f'<p class="st-hint num">{escape(line[:1].upper() + line[1:])}.</p>' if told else ""
 
 
 def _checks(parity: dict[str, Any]) -> str:

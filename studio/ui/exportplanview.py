@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from studio.core.config import BNB_TYPES, GGUF_TYPES, ExportConfig, RunConfig
 from studio.core.errors import StudioError, TargetError
+from studio.core.llamacpp import PROGRAM, QUANTIZED, VARIABLE, quantizer
 from studio.ui import shown
 from studio.ui.text_export import say
-from studio.workspace import exportplan
+from studio.workspace import exportplan, lmstudio
 from studio.workspace.exportplan import Material, Needs
+from studio.workspace.exportsize import gguf_type
 from studio.workspace.home import exports_dir, slug
 from studio.workspace.models import resolve_model
+from studio.workspace.modelshapes import ShapeState
 from studio.workspace.runs import Run
 from studio.workspace.submission import check_target
 
@@ -42,6 +45,7 @@ def told(found: Material, config: ExportConfig, suggested: str, taken: Collectio
         "cards": [card(found, config, format) for format in TARGETS],
         "choices": choices(found, config),
         "lines": [] if blocked else lines,
+        "place": _place(found.run, config),
         "reason": say("export.blocked") if blocked else bad,
     }
 
@@ -72,6 +76,14 @@ def plain(config: ExportConfig, format: str) -> ExportConfig:
     return ExportConfig.model_validate({"run": config.run, "out": config.out, "format": format})
 
 
+def _place(run: Run, config: ExportConfig) -> dict[str, str] | None:
+    """A target at one click, where there is one that the program looks into by itself."""
+    if config.format != "gguf" or lmstudio.is_layout(Path(config.out).expanduser()):
+        return None
+    place = lmstudio.place_for(slug(run.label, "run"))
+    return {"title": say("export.out.lmstudio"), "path": str(place)} if place is not None else None
+
+
 def choices(found: Material, config: ExportConfig) -> list[dict[str, Any]]:
     """The choices that belong to the chosen target."""
     format, made = config.format, []
@@ -80,24 +92,24 @@ def choices(found: Material, config: ExportConfig) -> list[dict[str, Any]]:
         named = say("export.dtype.auto", name=kept) if kept else "auto"
         made.append(_choice("dtype", [(named if name == "auto" else name, name) for name in _dtypes()]))
     if format in _QUANTIZED:
-        first = (
-            "nf4"
-            if format == "bnb"
-            else exportplan.gguf_type(found, config.model_copy(update={"quantization": "auto"}))
-        )
+        first = "nf4" if format == "bnb" else gguf_type(found.shape, config.model_copy(update={"quantization": "auto"}))
+        more, here = tuple(QUANTIZED) if format != "bnb" else (), quantizer() is not None
         options = [
             (say("export.quantization.auto", name=first), "auto"),
-            *((name, name) for name in _QUANTIZED[format]),
+            *((name, name) for name in (*_QUANTIZED[format], *(more if here else ()))),
         ]
-        made.append(_choice("quantization", options))
+        choice = _choice("quantization", options)
+        if more and not here:
+            told = say("export.quantization.without", names=", ".join(more), program=PROGRAM, variable=VARIABLE)
+            choice["note"] = f"{choice['note']} {told}"
+        made.append(choice)
     if format in ("merged", "bnb"):
         made.append(_choice("shard_size", []))
     if found.trained_quantized and format not in ("adapter", "gguf-lora"):
         options = [(say(f"export.quantized_base.{name}"), name) for name in ("original", "dequantized")]
         kind = found.run.config.model.quantization
         made.append({**_choice("quantized_base", options), "note": say("export.quantized_base.note", kind=kind)})
-    if format != "gguf-lora":
-        made.append(_choice("parity", []))
+    made.append(_choice("parity", []))
     return made
 
 
@@ -118,8 +130,8 @@ def _choice(name: str, options: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _lines(found: Material, config: ExportConfig, needs: Needs, taken: Collection[str]) -> list[Line]:
-    lines = [_base(found, config), _disk(config, needs), *_memory(found, needs), _target(found.run, config, taken)]
-    return [line for line in lines if line]
+    needed = [_base(found, config), _quantizer(config), _disk(config, needs), *_memory(found, needs)]
+    return [line for line in (*needed, _target(found.run, config, taken)) if line]
 
 
 def _line(state: str, text: str, key: str) -> Line:
@@ -133,6 +145,17 @@ def _base(found: Material, config: ExportConfig) -> Line:
     here = found.folder is not None
     key = "export.needs.base" if here else "export.needs.base.fetch"
     return _line("ok" if here else "warn", say(key, name=shown.plain(name, 80)), "base")
+
+
+def _quantizer(config: ExportConfig) -> Line:
+    """What llama.cpp makes needs llama.cpp; an earlier export's choices may ask for it where it has gone."""
+    if config.quantization not in QUANTIZED:
+        return {}
+    program = quantizer()
+    if program is None:
+        why = {"name": config.quantization, "program": PROGRAM, "variable": VARIABLE}
+        return _line("bad", say("export.needs.quantizer.bad", **why), "quantizer")
+    return _line("ok", say("export.needs.quantizer", program=shown.plain(program, 200)), "quantizer")
 
 
 def _disk(config: ExportConfig, needs: Needs) -> Line:
@@ -172,24 +195,39 @@ def _target(run: Run, config: ExportConfig, taken: Collection[str]) -> Line:
     if str(target) in taken:
         return _line("bad", say("export.needs.target.taken"), "target")
     state = say("export.needs.target.empty" if target.is_dir() else "export.needs.target.new")
-    return _line("ok", say("export.needs.target", state=state), "target")
+    found = config.format == "gguf" and lmstudio.is_layout(target)
+    return _line("ok", say(f"export.needs.target{'.lmstudio' if found else ''}", state=state), "target")
 
 
-def later(config: RunConfig) -> str:
-    """What merging a run of this config will take, in one line; nothing for one that trains no adapter."""
-    if config.adapter is None:
+class Shapes(Protocol):
+    """Who knows a model's shape before its files are here: `workspace.estimating.Estimating`."""
+
+    def shape_soon(self, model: str, revision: str | None = None) -> ShapeState: ...
+
+
+def later(config: RunConfig, shapes: Shapes | None = None) -> str:
+    """What merging a run of this config will take, in one line; nothing for one whose result is a whole model."""
+    section = config.adapter
+    if section is None or not section.is_peft:
         return ""
+    if not section.merges:
+        return say("export.plan.prompt")
+    named = config.model.name_or_path, config.model.revision
     try:
-        model = resolve_model(config.model.name_or_path, config.model.revision)
+        model = resolve_model(*named)
     except StudioError:  # it is told where the model is chosen
         return ""
-    memory, disk, stored = exportplan.merge_of(model)
-    if stored:
-        return say("export.plan.stored", kind=shown.plain(stored, 40))
-    if memory is None or disk is None:
-        return say("export.plan.fetch")
+    state = shapes.shape_soon(*named) if shapes is not None else ShapeState(None)
+    found = exportplan.merge_of(model, section, state.shape)
+    if found is None:
+        return say("export.plan.asking" if state.busy else "export.plan.fetch")
+    if found.stored:
+        return say("export.plan.stored", kind=shown.plain(found.stored, 40))
     key = "here" if config.model.quantization == "none" else "quantized"
-    return say(f"export.plan.{key}", memory=shown.size(memory), disk=shown.size(disk))
+    fetched = (
+        say("export.plan.download", size=shown.size(found.download)) if found.download else say("export.plan.none")
+    )
+    return say(f"export.plan.{key}", memory=shown.size(found.memory), disk=shown.size(found.disk), download=fetched)
 
 
 def suggestion(run: Run, format: str, taken: Collection[str]) -> Path:

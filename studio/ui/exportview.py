@@ -58,8 +58,9 @@ def written(job: ExportJob) -> bool:
 
 
 def label(job: ExportJob) -> str:
-    """The run's name and the format."""
-    return f"{run_name(job)}, {say(f'export.{job.config.format}.short')}"
+    """The run's name and the format, with the number format where one was chosen."""
+    kind = job.config.quantization
+    return f"{run_name(job)}, {say(f'export.{job.config.format}.short')}{'' if kind == 'auto' else f' ({kind})'}"
 
 
 def run_name(job: ExportJob) -> str:

@@ -32,7 +32,7 @@ ENGLISH: dict[str, str] = {
     "export.gguf-lora.short": "adapter as GGUF",
     "export.bnb": "Smaller, for transformers (4-bit)",
     "export.bnb.note": "The merged model in 4 or 8 bits by bitsandbytes: a third of the size, a little less exact.",
-    "export.bnb.short": "4-bit",
+    "export.bnb.short": "bitsandbytes",
     "export.size": "about {size}",
     "export.size.unknown": "size known once the base is fetched",
     "export.cannot": "not possible",
@@ -44,6 +44,8 @@ ENGLISH: dict[str, str] = {
     "export.quantization": "Quantization",
     "export.quantization.note": "Fewer bits a weight: smaller and faster, less exact.",
     "export.quantization.auto": "auto ({name})",
+    "export.quantization.without": "More ({names}) are made by llama.cpp's quantizer: install llama.cpp so that "
+    "{program} is on the PATH, or name it in {variable}.",
     "export.shard_size": "Largest file (GB)",
     "export.shard_size.note": "Weights are split into files of at most this size.",
     "export.quantized_base": "Merge into",
@@ -56,6 +58,7 @@ ENGLISH: dict[str, str] = {
     "export.out": "Target folder",
     "export.out.note": "A new or an empty folder; nothing that is there is ever replaced.",
     "export.out.needed": "Type the folder to write to.",
+    "export.out.lmstudio": "Put it into LM Studio's models",
     # -- before it starts ---------------------------------------------------------------------------------------------
     "export.before": "Before it starts",
     "export.needs.disk": "Disk: {needed} needed, {free} free",
@@ -69,7 +72,11 @@ ENGLISH: dict[str, str] = {
     "export.needs.compare.bad": "Comparing takes {needed} of memory, and {free} are free: it will be left out.",
     "export.needs.base": "Base: here ({name})",
     "export.needs.base.fetch": "Base: {name} will be fetched first",
+    "export.needs.quantizer": "Quantizer: {program}",
+    "export.needs.quantizer.bad": "{name} needs llama.cpp's quantizer: install llama.cpp so that {program} is on the "
+    "PATH, or name it in {variable}; or choose f16 or q8_0.",
     "export.needs.target": "Target: {state}",
+    "export.needs.target.lmstudio": "Target: {state}, where LM Studio looks for models",
     "export.needs.target.bad": "Target: {why}",
     "export.needs.target.new": "will be made",
     "export.needs.target.empty": "an empty folder",
@@ -90,6 +97,8 @@ ENGLISH: dict[str, str] = {
     "transformers.",
     "export.cannot.gguf_tokenizer": "Tokenizers of kind {kind} aren't written as GGUF here. Take it for transformers.",
     "export.cannot.not_lora": "llama.cpp lays only plain LoRA over a model; this adapter brings more. Take the whole "
+    "model for llama.cpp.",
+    "export.cannot.tied_head": "The base's head is its embedding, and llama.cpp lays nothing over that. Take the whole "
     "model for llama.cpp.",
     "export.start": "Export",
     # -- exports there have been --------------------------------------------------------------------------------------
@@ -116,14 +125,15 @@ ENGLISH: dict[str, str] = {
     # -- the same model? ----------------------------------------------------------------------------------------------
     "export.parity.good": "Same model",
     "export.parity.fair": "Same within rounding",
+    "export.parity.coarse": "Much less exact",
     "export.parity.bad": "Differs",
     "export.parity.skipped": "Not compared",
     "export.parity.off": "Not compared, as you chose.",
-    "export.parity.none": "An adapter as GGUF can only be compared inside llama.cpp.",
     "export.parity.diff": "Logits differ by {diff} at most",
-    "export.parity.explained": "The format explains {explained}",
+    "export.parity.proven": "before llama.cpp's quantizer, in {kind}, they differ by {diff} at most",
+    "export.parity.explained": "the format explains {explained}",
     "export.parity.moved": "training moved them by {moved}",
-    "export.parity.greedy": "the likeliest token is the same in {share} of places",
+    "export.parity.greedy": "the likeliest token is the same in {share}",
     "export.parity.replies": "Replies side by side",
     "export.parity.prompt": "Asked",
     "export.parity.before": "Base + adapter",
@@ -146,6 +156,7 @@ ENGLISH: dict[str, str] = {
     "export.load.ollama": "Ollama",
     "export.load.llamacpp": "llama.cpp",
     "export.load.lmstudio": "LM Studio: put the folder under its models folder, as publisher/name",
+    "export.load.lmstudio.here": "LM Studio: it lies in its models folder; choose it there",
     # -- away from here -----------------------------------------------------------------------------------------------
     "export.zip": "Download as zip",
     "export.push": "Push to the hub",
@@ -168,9 +179,14 @@ ENGLISH: dict[str, str] = {
     "export.job.unwritten": "This export's folder isn't there.",
     "export.job.unwritten.next": "Export the run again.",
     # -- on the Train tab ---------------------------------------------------------------------------------------------
-    "export.plan.here": "{memory} of memory, {disk} of disk, nothing to download",
+    "export.plan.here": "{memory} of memory, {disk} of disk, {download}",
+    "export.plan.quantized": "into the 16-bit base: {memory} of memory, {disk} of disk, {download}",
+    "export.plan.none": "nothing to download",
+    "export.plan.download": "{size} to download, once, when training starts",
+    "export.plan.asking": "the size of the base is being asked for",
     "export.plan.fetch": "known once the base is fetched; nothing more to download then",
-    "export.plan.quantized": "into the 16-bit base: {memory} of memory, {disk} of disk, nothing to download",
+    "export.plan.prompt": "not possible: learned tokens before the text can't become weights; only the adapter can be "
+    "taken away, and PEFT loads it beside its base",
     "export.plan.stored": "not possible: the base is stored quantized ({kind}); only the adapter can be taken away",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from studio.core.config import ExportConfig
 from studio.core.errors import ModelError
 from studio.core.inputs import ModelInput
 from studio.core.job import read_json
-from studio.core.shapes import ITEM, ModelShape, Tensor, from_folder
+from studio.core.shapes import ModelShape, from_folder
+from studio.workspace.exportsize import between_bytes, bnb_bytes, gguf_bytes, merged_bytes
 from studio.workspace.memory import ram
 from studio.workspace.models import cached_snapshot
 from studio.workspace.runs import Run
@@ -40,12 +42,8 @@ PROMPTS = {
     "CARTRIDGE",
     "ADAPTION_PROMPT",
 }
+_EMBEDDINGS = ("embed_tokens", "wte")
 _ROPES = ("default", "llama3")
-# Bytes a number. Of llama.cpp's mixtures, what its own table of sizes gives for a Llama of 7 billion.
-_GGUF_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q6_k": 0.82, "q5_k_m": 0.71, "q4_k_m": 0.61}
-_BNB_BYTES = {"nf4": 0.516, "fp4": 0.516, "int8": 1.0}
-_DTYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-
 _PROCESS = 0.6e9  # bytes that a worker takes with its libraries and the blocks it works in; measured: 0.46 to 0.58
 _WHOLE = 1.15  # what PEFT's own merge takes beside the weights in float32
 _COMPARED = 1.2  # the same for the comparison that follows
@@ -134,7 +132,7 @@ def obstacle(found: Material, format: str) -> tuple[str, dict[str, str]] | None:
         return ("gone", {"path": str(model.path)}) if model is not None and model.kind == "folder" else None
     config = read_json(found.folder / "config.json") or {}
     stored = config.get("quantization_config")
-    if isinstance(stored, dict):
+    if isinstance(stored, dict) and format != "gguf-lora":  # which merges nothing
         return "stored", {"kind": str(stored.get("quant_method", "quantized"))}
     if format in ("gguf", "ollama", "gguf-lora"):
         return _gguf_obstacle(found, config, format)
@@ -153,7 +151,10 @@ def _gguf_obstacle(found: Material, config: Mapping[str, Any], format: str) -> t
     if config.get("attention_bias") and kind in ("llama", "mistral"):
         return "gguf_bias", {}
     if format == "gguf-lora":
-        return None if _is_plain_lora(found.adapter) else ("not_lora", {"kind": found.kind})
+        if not _is_plain_lora(found.adapter):
+            return "not_lora", {"kind": found.kind}
+        tied = found.shape is not None and found.shape.head is None
+        return ("tied_head", {}) if tied and _targets(found.adapter, "lm_head") else None
     assert found.folder is not None, "its config.json was read"
     places = [folder / "tokenizer.json" for folder in (found.output, found.folder)]
     tokenizer = next((place for place in places if place.is_file()), None)
@@ -170,7 +171,16 @@ def _is_plain_lora(adapter: Mapping[str, Any]) -> bool:
         and not taken
         and not any(adapter.get(name) for name in more)
         and adapter.get("bias", "none") == "none"
+        and not any(_targets(adapter, name) for name in _EMBEDDINGS)
     )
+
+
+def _targets(adapter: Mapping[str, Any], name: str) -> bool:
+    """Whether an adapter names this module, or has a pattern that finds it."""
+    named = adapter.get("target_modules") or ()
+    if isinstance(named, str):
+        return re.fullmatch(named, name) is not None
+    return any(str(each).rpartition(".")[2] == name for each in named)
 
 
 @functools.lru_cache(maxsize=16)
@@ -188,22 +198,26 @@ def needs(found: Material, config: ExportConfig) -> Needs:
     """What the export takes, as its writers will count it again."""
     own = _bytes(found.output)
     if config.format in ("adapter", "gguf-lora"):
-        compare = _compared(found) if config.format == "adapter" and config.parity else None
-        return Needs(own, own, int(_PROCESS), compare)
+        return Needs(own, own, int(_PROCESS), _compared(found) if config.parity else None)
     if found.shape is None:
         return Needs(None, None, None, None)
     tensors = found.shape.tensors
     numbers, largest = found.shape.numel, max((tensor.numel for tensor in tensors), default=0)
     changed = _largest_changed(found.shape, found.adapter)
-    merged = sum(tensor.numel * _written(tensor, config.dtype) for tensor in tensors)
-    size = {"merged": merged, "bnb": _bnb_size(found.shape, config)}.get(config.format) or _gguf_size(found, config)
+    merged, between = merged_bytes(found.shape, config.dtype), 0
+    if config.format == "merged":
+        size = merged
+    elif config.format == "bnb":
+        size, between = bnb_bytes(found.shape, config), merged
+    else:
+        size, between = gguf_bytes(found.shape, config), between_bytes(found.shape, config)
     size += _beside(found)
     streamed = found.kind in STREAMED or not found.adapter
     memory = _PROCESS + (8 * changed if streamed else 4 * numbers * _WHOLE)
     if config.format == "bnb":
         memory = max(memory, _PROCESS + numbers + 4 * largest)
-    disk = 2 * merged if config.format == "bnb" else size
-    return Needs(int(size), int(disk), int(memory), _compared(found) if config.parity else None, streamed)
+    disk = max(2 * merged, size + between) if config.format == "bnb" else size + between
+    return Needs(size, disk, int(memory), _compared(found) if config.parity else None, streamed)
 
 
 def _largest_changed(shape: ModelShape, adapter: Mapping[str, Any]) -> int:
@@ -223,33 +237,6 @@ def _largest_changed(shape: ModelShape, adapter: Mapping[str, Any]) -> int:
 def _compared(found: Material) -> int | None:
     """Memory for one model in float32 at a time."""
     return int(_PROCESS + 4 * found.shape.numel * _COMPARED) if found.shape is not None else None
-
-
-def _written(tensor: Tensor, dtype: str) -> int:
-    """Bytes of one of its numbers, once written; whole numbers stay what they are."""
-    floating = tensor.dtype.startswith(("F", "BF"))
-    return ITEM[dtype] if dtype != "auto" and floating else ITEM.get(tensor.dtype, 2)
-
-
-def gguf_type(found: Material, config: ExportConfig) -> str:
-    """The number format of a GGUF file, `auto` resolved."""
-    if config.quantization != "auto":
-        return str(config.quantization)
-    dtype = config.dtype if config.dtype != "auto" else found.shape.dtype if found.shape else "float32"
-    return _DTYPES.get(dtype, "f32")
-
-
-def _gguf_size(found: Material, config: ExportConfig) -> int:
-    assert found.shape is not None, "looked at before"
-    each = _GGUF_BYTES.get(gguf_type(found, config), 2.0)
-    # Norms and biases are always in float32.
-    return int(sum(tensor.numel * (each if len(tensor.shape) > 1 else 4) for tensor in found.shape.tensors))
-
-
-def _bnb_size(shape: ModelShape, config: ExportConfig) -> int:
-    linear = sum(matrix.numel * matrix.count for layer in shape.layers for matrix in layer.matrices)
-    kind = "nf4" if config.quantization == "auto" else config.quantization
-    return int(linear * _BNB_BYTES.get(kind, 1.0) + 4 * (shape.numel - linear))
 
 
 def _beside(found: Material) -> int:
@@ -284,14 +271,34 @@ def memory_free() -> int | None:
     return ram(Path("/"))[2]
 
 
-def merge_of(model: ModelInput) -> tuple[int | None, int | None, str]:
-    """For a run that is yet to be started: memory and disk that its merge will take, and how its base is stored.
+# -- before training --------------------------------------------------------------------------------------------------
 
-    (None, None, "") for a base that isn't here yet.
+
+@dataclass(frozen=True)
+class Later:
+    """What merging a run that is yet to be started will take, in bytes; `download`: of the base, 0 where it is here.
+
+    `stored`: how the base is quantized in its own files, which nothing is merged into.
+    """
+
+    memory: int
+    disk: int
+    download: int
+    stored: str = ""
+
+
+def merge_of(model: ModelInput, section: Any, shape: ModelShape | None = None) -> Later | None:
+    """For an adapter's section of a config. `shape`: the base's, where it is known without its files.
+
+    None while nobody knows how large the base is.
     """
     folder = base_folder(model)
-    shape = _shape(folder) if folder is not None else None
-    if shape is None:
-        return None, None, ""
-    largest = _largest_changed(shape, {"peft_type": "LORA"})
-    return int(_PROCESS + 8 * largest), math.ceil(shape.bytes), str(shape.quantization.get("quant_method", ""))
+    own = _shape(folder) if folder is not None else None
+    known = own or shape
+    if known is None:
+        return None
+    names = ("target_modules", "modules_to_save")
+    adapter = {"peft_type": section.type.upper(), **{name: getattr(section, name, None) for name in names}}
+    memory = _PROCESS + 8 * _largest_changed(known, adapter)
+    stored = str(known.quantization.get("quant_method", ""))
+    return Later(int(memory), math.ceil(known.bytes), 0 if own else math.ceil(known.bytes), stored)

@@ -138,12 +138,14 @@ class Pushes:
         if work.process.stdin is not None:
             with contextlib.suppress(OSError):
                 work.process.stdin.close()
+        push = work.push
         if work.stopped:
-            work.push = replace(work.push, state="stopped")
-        elif work.push.state == "running":
+            push = replace(push, state="stopped")
+        elif push.state == "running":
             hint = "Push again: it goes on where it was."
-            work.push = replace(work.push, state="failed", error="The sending process ended.", hint=hint)
-        _keep(folder, work.push)
+            push = replace(push, state="failed", error="The sending process ended.", hint=hint)
+        _keep(folder, push)
+        work.push = push
 
     @staticmethod
     def _take(folder: JobFolder, work: _Work, told: dict[str, Any]) -> None:
@@ -154,9 +156,9 @@ class Pushes:
         if push.done and work.began is not None and now > work.began:
             push = replace(push, rate=push.done / (now - work.began))
         made = push.url and not work.push.url
+        if made or push.state != "running":  # once made, a model of this name is this export's own
+            _keep(folder, push)  # before anybody sees it
         work.push = push
-        if made:  # from here on a model of this name is this export's own, whatever becomes of the rest
-            _keep(folder, push)
 
 
 def has_token() -> bool:

@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peft
@@ -15,7 +16,11 @@ from peft import LoraConfig
 from studio.core.config import ExportConfig, RunConfig
 from studio.core.configfile import config_to_yaml
 from studio.core.inputs import DatasetInput, Inputs, ModelInput
+from studio.core.llamacpp import QUANTIZED
+from studio.core.sections.adapter import LoraAdapter
+from studio.core.shapes import from_folder
 from studio.worker.export.adapterfile import STREAMED
+from studio.worker.export.bnb import write_bnb
 from studio.worker.export.gguf.architectures import ARCHITECTURES
 from studio.worker.export.source import Source
 from studio.workspace import exportplan
@@ -117,15 +122,54 @@ def test_a_merged_model_is_as_large_as_was_said(tmp_path: Path, dtype: str) -> N
     assert said.size > 0.9 * whole
 
 
-@pytest.mark.parametrize("format", ["merged", "gguf", "bnb"])
-def test_the_disk_it_asks_for_is_no_less_than_what_the_worker_asks_for(tmp_path: Path, format: str) -> None:
-    base = make_tiny_llama(tmp_path / "base", tied=False)
+@pytest.mark.parametrize(
+    ("format", "kind"), [("merged", "auto"), ("gguf", "f32"), ("gguf", "q4_0"), ("gguf", "q4_k_m"), ("bnb", "nf4")]
+)
+def test_the_disk_it_asks_for_is_no_less_than_what_the_worker_asks_for(tmp_path: Path, format: str, kind: str) -> None:
+    """And what llama.cpp's quantizer is given lies beside what it makes."""
+    base = make_tiny_llama(tmp_path / "base", hidden_size=256, intermediate_size=512, tied=False)
     found = material(base, {"peft_type": "LORA"})
-    said = exportplan.needs(found, config(format)).disk
+    said = exportplan.needs(found, config(format, quantization=kind)).disk
     source = Source(base, found.output, "auto", lambda *_: None)
-    asked = source.bytes_to_write(format, {"gguf": "f32", "bnb": "nf4"}.get(format, "auto"))
+    asked = source.bytes_to_write(format, kind, "f16")
     assert said is not None
     assert asked <= said <= 1.3 * asked
+    assert format != "gguf" or kind == "f32" or said > 2.4 * found.shape.numel  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_bitsandbytes_checkpoint_is_as_large_as_was_said(tmp_path: Path, kind: str) -> None:
+    """Also of a tiny model, where what lies beside each matrix is most of it."""
+    base = make_tiny_llama(tmp_path / "base", tied=False)
+    adapter = make_adapter(base, tmp_path / "adapter", LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
+    said = exportplan.needs(material(base, adapter), config("bnb", quantization=kind)).size
+    (tmp_path / "out").mkdir()
+    task = SimpleNamespace(source=Source(base, adapter, "auto", lambda *words: None), combine=None, bnb_type=kind)
+    write_bnb(task, tmp_path / "out")  # type: ignore[arg-type]
+    assert said == pytest.approx(sum(path.stat().st_size for path in (tmp_path / "out").iterdir()), rel=0.1)
+
+
+@pytest.mark.parametrize("kind", QUANTIZED)
+def test_what_llama_cpp_makes_is_as_large_as_its_own_tables_say(tmp_path: Path, kind: str) -> None:
+    """Llama 3.1 8B, by the sizes in GiB that `llama-quantize --help` and its README name."""
+    named = {
+        "q6_k": 6.14, "q5_k_m": 5.33, "q5_k_s": 5.21, "q4_k_m": 4.58, "q4_k_s": 4.36, "q4_0": 4.34, "q3_k_l": 4.02,
+        "q3_k_m": 3.74, "q3_k_s": 3.41, "q2_k": 2.95,
+    }  # fmt: skip
+    tensors: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (128256, 4096),
+        "lm_head.weight": (128256, 4096),
+    }
+    for layer in range(32):
+        for name, rows, columns in (("q", 4096, 4096), ("k", 1024, 4096), ("v", 1024, 4096), ("o", 4096, 4096)):
+            tensors[f"model.layers.{layer}.self_attn.{name}_proj.weight"] = (rows, columns)
+        for name, rows, columns in (("gate", 14336, 4096), ("up", 14336, 4096), ("down", 4096, 14336)):
+            tensors[f"model.layers.{layer}.mlp.{name}_proj.weight"] = (rows, columns)
+    found = material(write_header(tmp_path / "base", tensors, LLAMA), {"peft_type": "LORA"})
+    said = exportplan.needs(found, config("gguf", quantization=kind))
+    assert said.size is not None and said.disk is not None
+    assert said.size / 2**30 == pytest.approx(named[kind], rel=0.08)
+    assert said.disk == pytest.approx(said.size + 2 * 8.03e9, rel=0.01), "what it is made from lies beside it"
 
 
 def test_fewer_bits_are_less_and_norms_stay_exact(tmp_path: Path) -> None:
@@ -178,7 +222,7 @@ def test_a_base_that_is_not_here_is_not_guessed_at() -> None:
     assert exportplan.needs(found, config("merged")) == exportplan.Needs(None, None, None, None)
     assert exportplan.needs(found, config("adapter")).size is not None
     assert exportplan.obstacle(found, "gguf") is None
-    assert exportplan.merge_of(hub) == (None, None, "")
+    assert exportplan.merge_of(hub, LoraAdapter()) is None
 
 
 def test_a_base_in_the_hub_s_cache_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +256,7 @@ LORA: dict[str, Any] = {"peft_type": "LORA"}
         (LLAMA, {"peft_type": "PREFIX_TUNING"}, "adapter", ""),
         (LLAMA | {"quantization_config": {"quant_method": "bitsandbytes"}}, LORA, "merged", "stored"),
         (LLAMA | {"quantization_config": {"quant_method": "bitsandbytes"}}, LORA, "adapter", ""),
+        (LLAMA | {"quantization_config": {"quant_method": "bitsandbytes"}}, LORA, "gguf-lora", ""),
         (LLAMA | {"model_type": "mamba"}, LORA, "gguf", "gguf_kind"),
         (LLAMA | {"model_type": "mamba"}, LORA, "merged", ""),
         (LLAMA | {"rope_scaling": {"rope_type": "yarn"}}, LORA, "ollama", "gguf_rope"),
@@ -220,7 +265,11 @@ LORA: dict[str, Any] = {"peft_type": "LORA"}
         (LLAMA, LORA | {"use_dora": True}, "gguf-lora", "not_lora"),
         (LLAMA, LORA | {"modules_to_save": ["lm_head"]}, "gguf-lora", "not_lora"),
         (LLAMA, LORA | {"init_lora_weights": "pissa"}, "gguf-lora", "not_lora"),
+        (LLAMA, LORA | {"target_modules": ["q_proj", "embed_tokens"]}, "gguf-lora", "not_lora"),
         (LLAMA, {"peft_type": "LOHA"}, "gguf-lora", "not_lora"),
+        (LLAMA, LORA | {"target_modules": ["q_proj", "lm_head"]}, "gguf-lora", "tied_head"),
+        (LLAMA, LORA | {"target_modules": "lm_head|.*q_proj"}, "gguf-lora", "tied_head"),
+        (LLAMA, LORA | {"target_modules": ["q_proj", "lm_head"]}, "gguf", ""),
     ],
 )
 def test_what_can_t_be_written_is_known_before(
@@ -229,6 +278,12 @@ def test_what_can_t_be_written_is_known_before(
     found = material(write_header(tmp_path / "base", llama(1), base), adapter)
     stands = exportplan.obstacle(found, format)
     assert (stands[0] if stands else "") == key
+
+
+def test_llama_cpp_lays_an_adapter_over_a_head_of_its_own(tmp_path: Path) -> None:
+    tensors = llama(1) | {"lm_head.weight": (1000, 64)}
+    found = material(write_header(tmp_path / "base", tensors, LLAMA), LORA | {"target_modules": ["lm_head"]})
+    assert exportplan.obstacle(found, "gguf-lora") is None
 
 
 def test_a_tokenizer_of_another_kind_and_a_base_that_is_gone(tmp_path: Path) -> None:
@@ -254,8 +309,20 @@ def test_a_run_on_a_quantized_base_has_two_to_merge_into(tmp_path: Path) -> None
 
 def test_before_training_the_merge_is_known_too() -> None:
     base = write_header(models_dir() / "base", llama(4, 1024), LLAMA)
-    memory, disk, stored = exportplan.merge_of(ModelInput("folder", "base", str(base)))
-    assert disk == 2 * sum(1024 * 1024 + 4 * 1024 * 1024 + 1024 for _ in range(4)) + 2 * 1000 * 1024
-    assert memory is not None
-    assert memory > 8 * 4 * 1024 * 1024
-    assert stored == ""
+    found = exportplan.merge_of(ModelInput("folder", "base", str(base)), LoraAdapter())
+    assert found is not None
+    assert found.disk == 2 * sum(1024 * 1024 + 4 * 1024 * 1024 + 1024 for _ in range(4)) + 2 * 1000 * 1024
+    assert found.memory > 8 * 4 * 1024 * 1024
+    assert (found.download, found.stored) == (0, "")
+
+
+def test_of_a_base_on_the_hub_what_its_headers_say_is_known(tmp_path: Path) -> None:
+    """And the files win, once they are here."""
+    shape = from_folder(write_header(tmp_path / "there", llama(4, 1024), LLAMA))
+    found = exportplan.merge_of(ModelInput("hub", "someone/something"), LoraAdapter(), shape)
+    assert found is not None
+    assert found.disk == found.download == shape.bytes
+    here = ModelInput("folder", "base", str(write_header(tmp_path / "here", llama(1), LLAMA)))
+    other = exportplan.merge_of(here, LoraAdapter(), shape)
+    assert other is not None
+    assert (other.download, other.disk < shape.bytes) == (0, True)

@@ -205,7 +205,7 @@ def test_it_is_followed_to_its_end_and_kept(pushes: Pushes, job: JobFolder, sour
     assert (end.state, end.url, end.done, end.total) == ("finished", "https://hub.invalid/me/it", 100, 100)
     assert end.rate is not None
     assert not pushes.live
-    until(lambda: (read_json(job.path / "push.json") or {}).get("state") == "finished")
+    assert (read_json(job.path / "push.json") or {})["state"] == "finished", "kept before anybody sees it"
     later = Pushes().of(job)
     assert later is not None
     assert (later.state, later.url, later.private) == ("finished", end.url, True)
@@ -219,7 +219,7 @@ def test_it_can_be_ended_and_taken_up_again_as_ours(pushes: Pushes, job: JobFold
         pushes.start(job, source, "me/it")
     pushes.stop(job)
     assert end_of(pushes, job).state == "stopped"
-    until(lambda: (read_json(job.path / "push.json") or {}).get("state") == "stopped")
+    assert (read_json(job.path / "push.json") or {})["state"] == "stopped"
     (source / "wait").unlink()
     pushes.start(job, source, "me/it")
     assert end_of(pushes, job).state == "finished"

@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import Embedding as LoraEmbedding
 from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
@@ -131,6 +133,22 @@ class Adapted:
         }
         return inside | set(self.replaced)
 
+    def factors(self, unit: Unit) -> tuple[torch.Tensor, ...] | None:
+        """Scale, left and right of a plain LoRA on an embedding or a head, both as the head has them; None for others.
+
+        What PEFT trains as one for tied embeddings it saves twice, turned.
+        """
+        module: Any = unit.module
+        if not isinstance(module, LoraLayer) or self.name in module.lora_variant or self._residual:
+            return None
+        if isinstance(module, LoraEmbedding):
+            left, right = module.lora_embedding_A[self.name].T, module.lora_embedding_B[self.name].T
+        elif self._is_plain(module, saved_too=True):
+            left, right = module.lora_B[self.name].weight, module.lora_A[self.name].weight
+        else:
+            return None
+        return torch.tensor(module.scaling[self.name]), left.data, right.data
+
     def base_weight(self, name: str) -> torch.Tensor | None:
         """The weight under an adapter that was saved together with it: that of embeddings with more tokens."""
         for unit in self.units:
@@ -174,11 +192,11 @@ class Adapted:
             for name, value in found.items():
                 yield name, [value]
 
-    def _is_plain(self, module: nn.Module) -> bool:
-        """Whether a layer's merge is W + scale B A and nothing else."""
+    def _is_plain(self, module: nn.Module, saved_too: bool = False) -> bool:
+        """Whether a layer's merge is W + scale B A and nothing else; W the base's, or `saved_too` with the adapter."""
         if type(module) is not LoraLinear or self._residual:
             return False
-        if id(module.get_base_layer().weight) not in self.hollow.names:  # saved with the adapter
+        if not saved_too and id(module.get_base_layer().weight) not in self.hollow.names:
             return False
         return self.name in module.lora_A and self.name not in module.lora_variant and not module.lora_bias[self.name]
 

@@ -51,7 +51,9 @@ def take_out_start(config: Any) -> str:
     if start.startswith(_LOST):
         raise ModelError(
             f"This adapter's start ({start}) was taken out of the base in a way that can't be repeated.",
-            "Save it converted to plain LoRA (PEFT's path_initial_model_for_weight_conversion).",
+            "Merge it in the program that trained it."
+            if start == "loftq"  # which PEFT doesn't convert
+            else "Save it converted to plain LoRA (PEFT's path_initial_model_for_weight_conversion).",
         )
     if start.startswith(_RESIDUAL):
         config.init_lora_weights = False

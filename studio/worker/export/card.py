@@ -7,7 +7,6 @@ counted, never quoted.
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,8 @@ from studio.core.config import RunConfig
 from studio.core.inputs import DatasetInput
 from studio.core.job import EventTail, JobFolder, read_json
 from studio.core.progress import Progress
+from studio.worker.export.outcome import curves, outcome
 from studio.worker.export.task import Export
-
-_CURVES = {"loss": ("training loss", "#4c78a8"), "eval_loss": ("validation loss", "#e45756")}
-_WIDTH, _HEIGHT, _EDGE = 640, 260, 40
 
 
 def write_card(task: Export, target: Path, parity: dict[str, Any] | None) -> None:
@@ -30,7 +27,7 @@ def write_card(task: Export, target: Path, parity: dict[str, Any] | None) -> Non
         (target / "curves.svg").write_text(picture, encoding="utf-8")
     parts = [_front(task), f"# {task.label}", _what(task), _data(task), _method(task)]
     if progress:
-        parts.append(_outcome(task, progress, bool(picture)))
+        parts.append(outcome(JobFolder(Path(task.where["run"])), progress, bool(picture)))
     parts += [_parity(parity), _loading(task), _versions(task)]
     text = "\n\n".join(part for part in parts if part) + "\n"
     (target / "README.md").write_text(text, encoding="utf-8")
@@ -141,70 +138,27 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _outcome(task: Export, progress: Progress, has_picture: bool) -> str:
-    result = progress.ended.result if progress.ended else {}
-    lines = ["## Training", ""]
-    if has_picture:
-        lines += ["![Loss by step](curves.svg)", ""]
-    lines.append(f"- steps: {progress.step}")
-    for name, (title, _) in _CURVES.items():
-        points = progress.series.get(name, [])
-        if points:
-            lines.append(f"- {title}: {points[0][1]:.3f} at step {points[0][0]}, {points[-1][1]:.3f} at the end")
-    for key, title, form in (
-        ("seconds", "time", "{:,.0f} s"),
-        ("tokens", "tokens", "{:,.0f}"),
-        ("energy_joules", "energy", "{:,.0f} J"),
-    ):
-        if isinstance(result.get(key), (int, float)):
-            lines.append(f"- {title}: {form.format(result[key])}")
-    for key, title in (("peak_rss", "memory"), ("peak_reserved", "graphics memory")):
-        if isinstance(result.get(key), (int, float)):
-            lines.append(f"- peak of {title}: {result[key] / 1e9:.2f} GB")
-    manner = result.get("manner")
-    if isinstance(manner, dict) and "run" in manner:
-        base = f", the base {100 * manner['base']:.0f} %" if "base" in manner else ""
-        lines.append(f"- held-out prompts answered in the taught manner: {100 * manner['run']:.0f} %{base}")
-    return "\n".join(lines)
-
-
-def curves(progress: Progress) -> str:
-    """The losses by step as SVG; "" where there are none."""
-    series = {name: [point for point in progress.series.get(name, []) if math.isfinite(point[1])] for name in _CURVES}
-    points = [point for each in series.values() for point in each]
-    if len(points) < 2:
-        return ""
-    last = max(step for step, _ in points)
-    low, high = min(value for _, value in points), max(value for _, value in points)
-    across, up = (_WIDTH - 2 * _EDGE) / max(last, 1), (_HEIGHT - 2 * _EDGE) / ((high - low) or 1.0)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
-        'font-size="12">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        f'<text x="4" y="{_EDGE}">{high:.3g}</text><text x="4" y="{_HEIGHT - _EDGE}">{low:.3g}</text>',
-        f'<text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 12}" text-anchor="end">step {last}</text>',
-    ]
-    for number, (name, (title, colour)) in enumerate(_CURVES.items()):
-        if series[name]:
-            path = " ".join(
-                f"{_EDGE + step * across:.1f},{_HEIGHT - _EDGE - (value - low) * up:.1f}"
-                for step, value in series[name]
-            )
-            lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-            lines.append(f'<text x="{_EDGE + 150 * number}" y="18" fill="{colour}">{title}</text>')
-    return "\n".join([*lines, "</svg>"]) + "\n"
-
-
 def _parity(parity: dict[str, Any] | None) -> str:
-    if not parity or parity.get("max_logit_diff") is None:
+    if not parity or parity.get("explained") is None:
         return ""
-    text = (
-        "## The same model?\n\n"
-        f"Loaded back and compared with base and adapter: the logits differ by {parity['max_logit_diff']:.3g} at most "
-        f"(rounding explains {parity['explained']:.3g}), the likeliest token is the same in "
-        f"{100 * parity['greedy_match']:.1f} % of places."
-    )
-    return "\n".join([text, *(f"\n**{problem}**" for problem in parity["problems"])])
+    first = {"diff": parity["max_logit_diff"], "what": "the logits differ"}
+    told = ["Loaded back and compared with base and adapter: "]
+    if proven := parity.get("proven"):
+        told.append(
+            f"before llama.cpp's quantizer, in {proven}, the logits differed by {parity['proven_diff']:.3g} at most "
+            f"(rounding explains {parity['explained']:.3g}). "
+        )
+        first["what"] = "After it they differ"
+    if first["diff"] is None:
+        told.append(parity["skipped"])
+    else:
+        rounding = "" if proven else f" (rounding explains {parity['explained']:.3g})"
+        told.append(
+            f"{first['what']} by {first['diff']:.3g} at most{rounding}, the likeliest token is the same in "
+            f"{100 * parity['greedy_match']:.1f} % of places."
+        )
+    problems = [f"\n**{problem}**" for problem in parity["problems"]]
+    return "\n".join(["## The same model?\n\n" + "".join(told), *problems])
 
 
 def _loading(task: Export) -> str:

@@ -5,6 +5,7 @@ In: a comparison's request. Out: models and tokenizers in float32 on the CPU, as
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def load_reference(request: dict[str, Any]) -> tuple[Any, Any]:
     with_tokenizer = [p for p in (*adapters[:1], base) if (p / "tokenizer_config.json").is_file()]
     tokenizer = AutoTokenizer.from_pretrained(str((with_tokenizer or [base])[0]), trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(str(base), **_FLAGS)
+    if getattr(model, "is_quantized", False):  # in its own files: what its weights stand for, in plain layers
+        model = model.dequantize(torch.float32)
     if request.get("quantized"):
         as_quantized = Dequantized(model, ModelSection(**request["quantized"]))
         for name, parameter in model.named_parameters():
@@ -55,6 +58,8 @@ def load_written(written: Written, request: dict[str, Any]) -> tuple[Any, Any]:
         model, _ = load_reference({**request, "adapters": [folder]})
         with_tokenizer = folder if (written.folder / "tokenizer_config.json").is_file() else request["base"]
         return model, AutoTokenizer.from_pretrained(with_tokenizer, trust_remote_code=False)
+    if request["format"] == "gguf-lora":
+        return _load_gguf_lora(written.folder, request)
     if request["format"] == "gguf":
         return _load_gguf(written.folder, Path(request["base"]))
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -64,28 +69,56 @@ def load_written(written: Written, request: dict[str, Any]) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def load_computing(written: Written) -> Any:
-    """A bitsandbytes checkpoint in its own layers, as whoever loads it will use it."""
+def load_used(written: Written, request: dict[str, Any]) -> tuple[Any, str]:
+    """What whoever takes the export will use, where that is more than the numbers that were proven: a bitsandbytes
+    checkpoint in its own layers, or the file that llama.cpp's quantizer made; with why not, where it can't be loaded.
+    """
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(str(written.folder), **_FLAGS).eval()
+    if not request.get("made"):
+        return AutoModelForCausalLM.from_pretrained(str(written.folder), **_FLAGS).eval(), ""
+    made = Path(request["made"])
+    try:
+        return _gguf_model(made, Path(request["base"])), ""
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+        sys.stderr.write(f"{made.name} can't be loaded back: {error!r}\n")
+        return None, (
+            f"What llama.cpp's quantizer made can't be loaded back here, and wasn't compared; the "
+            f"{request['quantization']} file that it was given was."
+        )
 
 
 def _load_gguf(folder: Path, base: Path) -> tuple[Any, Any]:
-    """The file as transformers' own loader reads it; of the base only the config's fields that a GGUF doesn't carry."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer
 
     (file,) = folder.glob("*.gguf")
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=file.name)
+    split_as_named(tokenizer, file)
+    return _gguf_model(file, base), tokenizer
+
+
+def _gguf_model(file: Path, base: Path) -> Any:
+    """The file as transformers' own loader reads it; of the base only the config's fields that a GGUF doesn't carry."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+
     options: dict[str, Any] = {"gguf_file": file.name}
     config = AutoConfig.from_pretrained(str(base), trust_remote_code=False)
     if config.model_type != "mistral":  # which is a Llama there
         options["config"] = fitted(config, file)
     model = AutoModelForCausalLM.from_pretrained(
-        str(folder), quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
+        str(file.parent), quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
     )
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=file.name)
-    split_as_named(tokenizer, file)
-    return model.eval(), tokenizer
+    return model.eval()
+
+
+def _load_gguf_lora(folder: Path, request: dict[str, Any]) -> tuple[Any, Any]:
+    """The base with the file's A and B worked into it, as llama.cpp lays them over."""
+    from studio.worker.export.gguf.lora import lay_over
+
+    model, tokenizer = load_reference({**request, "adapters": []})
+    (file,) = folder.glob("*.gguf")
+    lay_over(model, file)
+    return model, tokenizer
 
 
 @dataclass(frozen=True)

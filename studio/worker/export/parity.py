@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import os
 import sys
 import threading
 import warnings
@@ -22,7 +21,8 @@ import psutil
 import torch
 
 from studio.core.job import read_json, write_text
-from studio.worker.export.loading import Written, load_computing, load_reference, load_written
+from studio.worker.export.loading import Written, load_reference, load_used, load_written
+from studio.worker.export.proof import end_with_the_asker
 from studio.worker.export.rounding import round_like, stored_dtype
 from studio.worker.export.shards import TensorFiles, shard_files
 
@@ -50,6 +50,9 @@ class Parity:
     """`max_logit_diff` between base + adapter and what was written; `explained` by rounding the weights as the format
     does, `moved` by the adapter itself, `left` where the same rounding is done in memory; `greedy_match`: share of
     places where both would say the same token. `problems` in plain words.
+
+    Of what llama.cpp's quantizer made: `proven` is the number format that it was given, and that had to be right;
+    `proven_diff` is how far that one is from base + adapter. How far its own rounding goes is `max_logit_diff`.
     """
 
     max_logit_diff: float | None = None
@@ -62,6 +65,8 @@ class Parity:
     checks: dict[str, bool] = field(default_factory=dict)  # template, special, end, generation, tokens: the same?
     replies: list[dict[str, str]] = field(default_factory=list)
     skipped: str = ""
+    proven: str = ""
+    proven_diff: float | None = None
 
 
 @dataclass
@@ -91,20 +96,25 @@ def compare(request: dict[str, Any]) -> Parity:
     after = [_logits(other, ids) for ids in before.ids]
     small |= written.compare_carried(tokenizer, its_tokenizer)
     small["tokens"] = _compare_tokens(tokenizer, its_tokenizer)
-    replies = _say(other, its_tokenizer, prompts).replies
-    shown = after
-    if request["format"] == "bnb":
+    shown, untold = after, ""
+    if request["format"] == "bnb" or request.get("made"):
         del other
         gc.collect()
-        other = load_computing(written)
-        shown = [_logits(other, ids) for ids in before.ids]
+        other, untold = load_used(written, request)
+        shown = shown if other is None else [_logits(other, ids) for ids in before.ids]
+    replies = [] if other is None else _say(other, its_tokenizer, prompts).replies
     found = _judge(before.logits, base, rounded, after, shown)
+    if request.get("made"):
+        found.proven, found.proven_diff = request["quantization"], _furthest(before.logits, after)
     found.checks = {name: not problem for name, problem in small.items()}
     found.problems = [problem for problem in small.values() if problem] + found.problems
     found.same = not found.problems
+    if untold:
+        found.skipped, found.max_logit_diff, found.greedy_match = untold, None, None
+        found.same = None if found.same else False
     found.replies = [
         {"prompt": text, "before": one, "after": two}
-        for text, one, two in zip(PROMPTS, before.replies, replies, strict=True)
+        for text, one, two in zip(PROMPTS, before.replies, replies, strict=False)  # none of what can't be loaded
     ]
     return found
 
@@ -136,7 +146,8 @@ def _judge(
         found.problems.append("What was written says no numbers at all (NaN or infinity).")
     elif left > _SLACK * scale + allowed:
         found.problems.append(
-            f"What was written differs from base + adapter by {difference:.3g}; the format explains {explained:.3g}, "
+            f"What was written differs from base + adapter by {_furthest(before, after):.3g}; the format explains "
+            f"{explained:.3g}, "
             f"and {left:.3g} is left where the same rounding is done in memory."
         )
     elif moved > _SLACK * scale and _apart(shown, before) > _apart(shown, base):
@@ -144,6 +155,8 @@ def _judge(
             "This number format rounds away what was learnt: what was written is nearer to the base than to what was "
             "trained. Choose a more exact one."
         )
+    elif _apart(shown, before) > _spread(before):
+        found.problems.append("What was written says something else altogether: its numbers are another model's.")
     return found
 
 
@@ -156,6 +169,11 @@ def _apart(one: list[torch.Tensor], two: list[torch.Tensor]) -> float:
     """How far apart logits are on the whole: rounding moves them about, what is lost moves them to the base's."""
     width = min(one[0].shape[-1], two[0].shape[-1])
     return sum(float((a[..., :width] - b[..., :width]).square().sum()) for a, b in zip(one, two, strict=True))
+
+
+def _spread(logits: list[torch.Tensor]) -> float:
+    """How far apart the logits of one place are; a model that has nothing to do with this one is further away."""
+    return sum(float((each - each.mean(-1, keepdim=True)).square().sum()) for each in logits)
 
 
 def _rendered(tokenizer: Any, text: str) -> torch.Tensor:
@@ -211,12 +229,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _end_with_the_asker() -> None:
-    """Nobody waits for an answer any more once the other end of the pipe is gone."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_asker, daemon=True).start()
+    threading.Thread(target=end_with_the_asker, daemon=True).start()
     sys.exit(main(sys.argv[1:]))

@@ -35,8 +35,8 @@ def stored_dtype(request: dict[str, Any]) -> StoredDtype:
 
 
 def round_like(model: Any, format: str, quantization: str, stored: StoredDtype) -> Any:
-    """Merge and round in place; returns the merged model. The adapter alone rounds nothing."""
-    if format == "adapter":
+    """Merge and round in place; returns the merged model. An adapter alone rounds nothing."""
+    if format in ("adapter", "gguf-lora"):
         return model
     with torch.no_grad():
         model = _merged(model)

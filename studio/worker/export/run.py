@@ -22,8 +22,9 @@ from studio.worker.export.leftovers import clear_leftovers, staging_for
 from studio.worker.export.merge import write_merged
 from studio.worker.export.proof import compare_in_fresh_process
 from studio.worker.export.shards import Unstreamable
-from studio.worker.export.task import Export
+from studio.worker.export.task import BETWEEN, Export
 from studio.worker.job import Job, Stopped, peak_rss
+from studio.worker.origin import is_other
 
 Writer = Callable[[Export, Path], None]
 
@@ -87,7 +88,8 @@ def export(job: Job) -> None:
     target = Path(task.config.out)
     _warn_of_another_base(task)
     clear_leftovers(target.parent, job.folder.path.parent)
-    _check_space(target, task.source.bytes_to_write(task.config.format, task.rounding()))
+    task.check_quantizer()
+    _check_space(target, task.source.bytes_to_write(task.config.format, task.rounding(), task.written_type))
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = staging_for(target, job.folder.id)
     shutil.rmtree(staging, ignore_errors=True)
@@ -98,6 +100,7 @@ def export(job: Job) -> None:
         peak = peak_rss()
         job.check_stop()
         parity = _compare(task, staging)
+        shutil.rmtree(staging / BETWEEN, ignore_errors=True)
         write_card(task, staging, parity)
         _publish(staging, target)
     except Stopped:
@@ -120,18 +123,29 @@ def export(job: Job) -> None:
 
 
 def _warn_of_another_base(task: Export) -> None:
-    """Shapes that fit are no proof; what an adapter from elsewhere names as its base is all there is to go by."""
-    if "run" in task.where:
+    """Shapes that fit are no proof: an adapter of this studio carries a fingerprint of its base's weights; of others,
+    what they name as their base is all there is to go by.
+    """
+    if not task.source.is_adapter:
         return
     here = {Path(task.base_name).name, task.source.base.name}
     for folder in task.source.adapters:
+        other = is_other(task.source.base, folder)
+        if other:
+            name = f"the adapter {folder.name}" if "run" not in task.where else "this run's adapter"
+            task.note(
+                f"The weights of {task.base_name} aren't those that {name} was trained on: their hashes differ, though "
+                "their shapes fit. What comes out may be worse than either."
+            )
+        if other is not None or "run" in task.where:
+            continue
         named = (read_json(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
         if isinstance(named, str) and named and Path(named).name not in here:
             task.note(f"The adapter {folder.name} names {named} as its base, and is merged into {task.base_name}.")
 
 
 def _compare(task: Export, staging: Path) -> dict[str, Any] | None:
-    if not task.config.parity or task.config.format == "gguf-lora":  # nothing here lays a GGUF adapter over a model
+    if not task.config.parity:
         return None
     return compare_in_fresh_process(task.job, task.parity_request(staging))
 

@@ -16,9 +16,11 @@ from typing import Any
 
 from studio.core.config import ModelSection
 from studio.core.job import read_json
+from studio.core.llamacpp import QUANTIZED
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_SIZES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}  # bytes a number in GGUF
+# Bytes a number in GGUF.
+_SIZES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32} | {kind: bits / 8 for kind, bits in QUANTIZED.items()}
 SHARD_BYTES = 5 * 10**9
 
 # Everything a transformers folder may hold beside weights that a loader of the result wants.
@@ -88,15 +90,18 @@ class Source:
 
         return stored if self.keeps_dtypes or not stored.is_floating_point else getattr(torch, self.dtype())
 
-    def bytes_to_write(self, format: str, quantization: str = "auto") -> int:
-        """About how large the result will be, with what is written beside it on the way."""
+    def bytes_to_write(self, format: str, quantization: str = "auto", written: str = "") -> int:
+        """About how large the result will be, with what is written beside it on the way: `written` is the number format
+        of the file that llama.cpp's quantizer is given, where it makes the result.
+        """
         if format in ("adapter", "gguf-lora"):
             return sum(path.stat().st_size for path in self.output.glob("*") if path.is_file())
         from studio.worker.export.shards import TensorFiles, plan_bytes, shard_files
 
         places = TensorFiles(shard_files(self.weights)).places
         if quantization in _SIZES:
-            return int(sum(place.numbers for place in places.values()) * _SIZES[quantization])
+            each = _SIZES[quantization] + (_SIZES[written] if quantization in QUANTIZED else 0)
+            return int(sum(place.numbers for place in places.values()) * each)
         whole = plan_bytes({name: (self.cast(place.dtype), place.shape) for name, place in places.items()})
         return 2 * whole if format == "bnb" else whole
 

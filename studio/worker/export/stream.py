@@ -82,8 +82,13 @@ class AdaptedModel:
         known = [unit for unit in units if unit is not None]
         if all(is_tokens(unit) for unit in known):
             return True
-        shared = set.intersection(*(unit.tensors() for unit in known))
-        return bool(shared - {0})
+        if set.intersection(*(unit.tensors() for unit in known)) - {0}:
+            return True
+        changes = [self.adapted.factors(unit) for unit in known]
+        return all(
+            change is not None and changes[0] is not None and all(map(torch.equal, change, changes[0]))
+            for change in changes
+        )
 
     def _plan(self) -> Written:
         plan: Written = {}

@@ -13,14 +13,16 @@ from typing import Any
 
 from studio.core.config import ExportConfig, ModelSection, RunConfig
 from studio.core.configfile import parse_as, parse_config, read_yaml
-from studio.core.errors import RunError
+from studio.core.errors import ModelError, RunError
 from studio.core.inputs import Inputs
 from studio.core.job import JobFolder, read_json
+from studio.core.llamacpp import PROGRAM, QUANTIZED, VARIABLE, quantizer
 from studio.worker.export.combine import combination
 from studio.worker.export.source import Source
 from studio.worker.job import Job
 from studio.worker.models import fetch
 
+BETWEEN = "between"  # in the staging folder: what is needed until the comparison, and no longer
 _GGUF = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
@@ -82,6 +84,23 @@ class Export:
         return _GGUF[self.source.dtype()] if wish == "auto" else wish
 
     @property
+    def written_type(self) -> str:
+        """The number format that the studio writes: the file's, or that of what llama.cpp's quantizer is given."""
+        if self.gguf_type not in QUANTIZED:
+            return self.gguf_type
+        dtype = self.source.dtype()
+        return "f16" if dtype == "float32" and self.config.dtype == "auto" else _GGUF[dtype]
+
+    def check_quantizer(self) -> None:
+        """Raises ModelError where llama.cpp's quantizer is needed and isn't there."""
+        if self.config.format in ("gguf", "ollama") and self.gguf_type in QUANTIZED and quantizer() is None:
+            raise ModelError(
+                f"{self.gguf_type} is made by llama.cpp's quantizer, and there is none on this machine.",
+                f"Install llama.cpp so that {PROGRAM} is on the PATH, or name it in {VARIABLE}; f16 and q8_0 need "
+                "neither.",
+            )
+
+    @property
     def gguf_name(self) -> str:
         return f"{Path(self.config.out).name}-{self.gguf_type}.gguf"
 
@@ -100,12 +119,17 @@ class Export:
         """What `parity` is asked."""
         source = self.source
         ways = {key: self.where.get(key) for key in ("combination", "weights", "density")}
+        format = "gguf" if self.config.format == "ollama" else self.config.format
+        rounding, made = self.rounding(), None
+        if format == "gguf" and self.written_type != rounding:
+            rounding, made, written = self.written_type, str(written / self.gguf_name), written / BETWEEN
         return {
             "base": str(source.weights),
             "adapters": [str(path) for path in source.adapters] if source.is_adapter else [],
             "written": str(written),
-            "format": "gguf" if self.config.format == "ollama" else self.config.format,
-            "quantization": self.rounding(),
+            "format": format,
+            "quantization": rounding,
+            "made": made,
             "dtype": source.dtype(),
             "keeps_dtypes": source.keeps_dtypes,
             "quantized": source.quantized.model_dump() if source.quantized else None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from studio.worker.export.merge import write_merged
@@ -23,6 +23,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "tied": ("llama", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
     "gpt2": ("gpt2", {}),
     "gemma": ("gemma2", {"num_key_value_heads": 2, "head_dim": 16}),
+    "gemma-bias": ("gemma2", {"num_key_value_heads": 2, "head_dim": 16, "attention_bias": True}),
+    "llama-bias": ("llama", {"num_key_value_heads": 2, "tie_word_embeddings": False, "attention_bias": True}),
     "mixtral": ("mixtral", {"num_key_value_heads": 2, "num_local_experts": 4}),
     "qwen-moe": ("qwen2_moe", {**EXPERTS, "num_experts": 4, "shared_expert_intermediate_size": 64}),
 }
@@ -30,8 +32,15 @@ IDS = torch.arange(10, 40)[None]
 
 
 def make_base(kind: str, folder: Path, dtype: str = "float32") -> Path:
+    """A random model whose biases aren't all zeros either."""
     model_type, shape = KINDS[kind]
-    return make_tiny_model(folder, model_type, dtype=dtype, initializer_range=0.2, **shape)
+    make_tiny_model(folder, model_type, dtype=dtype, initializer_range=0.2, **shape)
+    chance = torch.Generator().manual_seed(5)
+    tensors = files_of(folder)
+    for key in sorted(key for key in tensors if key.endswith("bias")):
+        tensors[key] += 0.1 * torch.randn(tensors[key].shape, generator=chance)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def load(base: Path, tokens: int | None = None) -> Any:
@@ -44,13 +53,17 @@ def load(base: Path, tokens: int | None = None) -> Any:
 def make_adapter(base: Path, folder: Path, config: Any, tokens: int | None = None, seed: int = 1) -> Path:
     """An adapter as PEFT saves it, with every trained number moved away from its start."""
     torch.manual_seed(3)
-    model = get_peft_model(load(base, tokens), config)
+    moved(get_peft_model(load(base, tokens), config), seed).save_pretrained(folder)
+    return folder
+
+
+def moved(model: Any, seed: int = 1) -> Any:
+    """The model with every trained number moved away from its start."""
     chance = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=chance)
-    model.save_pretrained(folder)
-    return folder
+    return model
 
 
 def laid_over(base: Path, adapter: Path, tokens: int | None = None) -> Any:

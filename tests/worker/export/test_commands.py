@@ -52,17 +52,34 @@ def test_an_export_prints_where_it_is_and_whether_it_is_the_same_model(
     assert hashes(runs_dir() / "a-run") == before
 
 
-def test_adapters_from_elsewhere_are_merged(base: Base, tmp_path: Path) -> None:
-    adapters = [make_adapter(base("llama"), tmp_path / f"a{n}", LoraConfig(**LORA), seed=n) for n in range(2)]
-    words = ["--out", tmp_path / "out", "--weights", "0.5,0.25", "--dtype", "float32", "--no-parity", "--json"]
-    done = studio("merge", base("llama"), *adapters, *words)
+def test_an_adapter_from_elsewhere_is_merged(base: Base, tmp_path: Path) -> None:
+    """How several become one is `test_jobs`'; how that is asked for, the next test's."""
+    adapter = make_adapter(base("llama"), tmp_path / "adapter", LoraConfig(**LORA))
+    done = studio("merge", base("llama"), adapter, "--out", tmp_path / "out", "--no-parity", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["path"] == str(tmp_path / "out")
-    one, two = (laid_over(base("llama"), a).merge_and_unload().state_dict() for a in adapters)
-    plain = files_of(base("llama"))
+    right = laid_over(base("llama"), adapter).merge_and_unload().state_dict()
     for key, value in files_of(tmp_path / "out").items():
-        right = plain[key] + 0.5 * (one[key] - plain[key]) + 0.25 * (two[key] - plain[key])
-        torch.testing.assert_close(value, right, rtol=1e-4, atol=1e-4, msg=key)
+        torch.testing.assert_close(value, right[key], rtol=1e-4, atol=1e-4, msg=key)
+
+
+def test_several_are_asked_for_with_their_weights(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command as it is typed, as far as the worker's job; how they become one is `test_jobs`'."""
+    from studio import cli, cli_export
+    from studio.workspace.supervisor import Supervisor
+
+    asked: list[Path] = []
+    monkeypatch.setattr(Supervisor, "_watch", lambda self, folder, anew=False: None)
+    monkeypatch.setattr(cli_export, "_follow_export", lambda supervisor, job, as_json: asked.append(job.folder.path))
+    adapters = [make_adapter(base("llama"), tmp_path / f"a{n}", LoraConfig(**LORA), seed=n) for n in range(2)]
+    words = ["--out", str(tmp_path / "out"), "--weights", "0.5,0.25", "--combination", "ties", "--density", "0.3"]
+    monkeypatch.setattr(sys, "argv", ["studio", "merge", str(base("llama")), *map(str, adapters), *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    where = json.loads((asked[0] / "source.json").read_text(encoding="utf-8"))
+    assert [where["output"], *where["others"]] == [str(path) for path in adapters]
+    assert (where["weights"], where["combination"], where["density"]) == ([0.5, 0.25], "ties", 0.3)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +96,24 @@ def test_adapters_from_elsewhere_are_merged(base: Base, tmp_path: Path) -> None:
         (["export", "no-run", "--out", "OUT", "--format", "gguf", "--quantization", "nf4"], "gguf knows f32"),
     ],
 )
-def test_what_cant_be_is_refused_at_once(base: Base, tmp_path: Path, words: list[str], said: str) -> None:
+def test_what_cant_be_is_refused_at_once(
+    base: Base,
+    tmp_path: Path,
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from studio import cli
+
     adapter = make_adapter(base("llama"), tmp_path / "adapter", LoraConfig(**LORA))
     names = {"BASE": str(base("llama")), "ADAPTER": str(adapter), "OUT": str(tmp_path / "out")}
-    done = studio(*(names.get(word, word) for word in words))
-    assert done.returncode in (1, 2)
-    assert said in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["studio", *(names.get(word, word) for word in words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in (1, 2)
+    told = capsys.readouterr().err
+    assert said in told and "Traceback" not in told
     assert not list(exports_dir().iterdir())
     assert not (tmp_path / "out").exists()
 

@@ -20,7 +20,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from studio.core.errors import ModelError
 from studio.worker.export.gguf.architectures import architecture_of, rope_factors
 from studio.worker.export.gguf.file import GgufFile
-from studio.worker.export.gguf.lora import write_lora
+from studio.worker.export.gguf.lora import lay_over, write_lora
 from studio.worker.export.gguf.reading import split_as_named
 from studio.worker.export.gguf.vocabulary import splitting
 from studio.worker.export.merge import open_stream
@@ -101,8 +101,18 @@ def test_a_file_in_float32_is_the_very_model(made: Made, tmp_path: Path, name: s
     torch.testing.assert_close(logits(back), said, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("wished", ["f16", "bf16", "q8_0"])
+# One of each rounding, and builds that differ in what is turned or scaled; each in float32 is told above.
+BY_DAY = (
+    ("llama", "f16"), ("llama", "bf16"), ("llama", "q8_0"), ("gpt2", "q8_0"), ("gemma3", "q8_0"), ("phi3", "q8_0"),
+)  # fmt: skip
+ROUNDED = [
+    pytest.param(name, wished, marks=[] if (name, wished) in BY_DAY else pytest.mark.nightly)
+    for name in MODELS
+    for wished in ("f16", "bf16", "q8_0")
+]
+
+
+@pytest.mark.parametrize(("name", "wished"), ROUNDED)
 def test_other_formats_cost_what_they_round(made: Made, tmp_path: Path, name: str, wished: str) -> None:
     """Judged as every export is: nothing may differ that rounding the weights doesn't explain."""
     base, adapter = made(name)
@@ -294,6 +304,9 @@ def test_an_adapter_laid_over_the_bases_file_is_the_merged_file(
         for each, to in ((nothing, "plain"), (adapter, "merged"))
     )
     write_lora(source(base, adapter), tmp_path / "lora.gguf")
+    laid = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    lay_over(laid, tmp_path / "lora.gguf")
+    torch.testing.assert_close(logits(laid), logits(laid_over(base, adapter)), rtol=1e-4, atol=1e-4)
     reader = gguf.GGUFReader(tmp_path / "lora.gguf")
     alpha = reader.get_field("adapter.lora.alpha")
     assert alpha is not None
@@ -316,6 +329,21 @@ def test_adapters_that_are_more_than_a_and_b_are_refused(made: Made, tmp_path: P
     )
     with pytest.raises(ModelError, match="nothing but LoRA"):
         write_lora(source(base, adapter), tmp_path / "lora.gguf")
+
+
+@pytest.mark.parametrize("fields", [{"target_modules": ["lm_head"]}, {"target_modules": ["q_proj", "lm_head"]}])
+def test_a_head_that_is_the_embedding_is_refused(made: Made, tmp_path: Path, fields: dict[str, Any]) -> None:
+    """llama.cpp lays A and B over tensors of the base's file, and such a head is none of them."""
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=6, **fields)
+    tied, adapter = made("tied")[0], tmp_path / "adapter"
+    with pytest.raises(ModelError, match="nothing over that") as raised:
+        write_lora(source(tied, make_adapter(tied, adapter, config)), tmp_path / "lora.gguf")
+    assert "merged" in raised.value.hint
+    assert not (tmp_path / "lora.gguf").exists()
+    own = made("llama")[0]
+    write_lora(source(own, make_adapter(own, tmp_path / "other", config)), tmp_path / "lora.gguf")
+    names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "lora.gguf").tensors}
+    assert {"output.weight.lora_a", "output.weight.lora_b"} <= names
 
 
 # -- what isn't known -------------------------------------------------------------------------------------------------

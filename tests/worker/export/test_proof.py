@@ -14,8 +14,8 @@ time.sleep(60)
 """
 CHILD = """
 import threading, time
-from studio.worker.export.parity import _end_with_the_asker
-threading.Thread(target=_end_with_the_asker, daemon=True).start()
+from studio.worker.export.proof import end_with_the_asker
+threading.Thread(target=end_with_the_asker, daemon=True).start()
 time.sleep(60)
 """
 
@@ -27,4 +27,4 @@ def test_F01_a_comparison_whose_asker_was_killed_ends(tmp_path: Path) -> None:
         assert asker.stdout is not None
         child = psutil.Process(int(asker.stdout.readline()))
         asker.kill()
-    child.wait(timeout=50)  # the child needs some seconds to import what it compares with; TimeoutExpired fails
+    child.wait(timeout=50)  # TimeoutExpired fails

@@ -13,10 +13,15 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
 from studio.core.config import ModelSection
+from studio.core.job import JobFolder
 from studio.worker.export.merge import write_merged
 from studio.worker.export.source import Source
+from studio.workspace import exportplan
 from tests.worker.export.made import files_of, laid_over, logits, make_adapter, merge
+from tests.worker.export.test_jobs import MakeJob, end_of, make_job
+from tests.workspace.test_exportplan import material
 
+__all__ = ["make_job"]
 Base = Callable[..., Path]
 pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 WAYS = {
@@ -100,3 +105,36 @@ def test_F48_a_base_that_is_stored_quantized_is_refused(base: Base, tmp_path: Pa
     with pytest.raises(ModelError, match="stored quantized") as raised:
         merge(stored, adapter, tmp_path / "out")
     assert "16-bit original" in raised.value.hint
+
+
+@pytest.fixture(scope="module")
+def stored(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as bitsandbytes keeps it in four bits, the way the hub has them."""
+    folder = tmp_path_factory.mktemp("stored") / "base"
+    AutoModelForCausalLM.from_pretrained(base("llama"), quantization_config=WAYS["nf4"]).save_pretrained(folder)
+    for path in base("llama").glob("*token*"):
+        shutil.copyfile(path, folder / path.name)
+    return folder
+
+
+@pytest.mark.usefixtures("compared_here")
+def test_F48_nothing_is_merged_into_a_base_that_bitsandbytes_has_stored(
+    base: Base, stored: Path, make_job: MakeJob, in_process: Callable[[JobFolder], int], tmp_path: Path
+) -> None:
+    """The worker says it, and the window before it, for each format alike; the adapter alone can still be had, and
+    compared, for PEFT and for llama.cpp.
+    """
+    adapter = make_adapter(base("llama"), tmp_path / "adapter", config("llama"))
+    found, out = material(stored, adapter), tmp_path / "place"
+    for format in ("merged", "gguf", "ollama", "bnb"):
+        job = make_job(stored, adapter, name=format, format=format)
+        assert in_process(job) == 1
+        assert "stored quantized" in end_of(job).cause
+        assert "16-bit original" in end_of(job).hint and "adapter alone" in end_of(job).hint
+        assert not list(out.iterdir())
+        assert exportplan.obstacle(found, format) == ("stored", {"kind": "bitsandbytes"})
+    for format in ("adapter", "gguf-lora"):
+        job = make_job(stored, adapter, name=format, format=format, parity=True, out=str(out / format))
+        assert in_process(job) == 0
+        assert end_of(job).result["parity"]["same"] is True, end_of(job).result
+        assert exportplan.obstacle(found, format) is None

@@ -17,12 +17,17 @@ from tests.worker.export.test_gguf import strings
 from tests.worker.export.test_jobs import MakeJob, end_of, make_job
 
 __all__ = ["make_job"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.usefixtures("compared_here"),
+]
 
 
 @pytest.fixture(scope="module")
 def adapter(starter_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=1, target_modules=["q_proj", "v_proj", "down_proj"])
+    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=4, target_modules=["q_proj", "v_proj", "down_proj"])
     return make_adapter(starter_model, tmp_path_factory.mktemp("adapter") / "adapter", config)
 
 
@@ -51,8 +56,8 @@ def test_the_starter_is_the_same_model_wherever_it_is_taken(
     told = json.dumps({key: value for key, value in parity.items() if key != "replies"})
     assert parity["same"] is True, told
     assert parity["left"] < 0.1 * parity["moved"], told
-    # In four bits a model as small as this says other words now and then, trained or not.
-    assert parity["greedy_match"] > (0.5 if quantization == "nf4" else 0.9), told
+    # In few bits a model as small as this says other words now and then, trained or not; of ten places one is a lot.
+    assert parity["greedy_match"] > (0.5 if format == "bnb" else 0.9), told
     if format == "gguf":
         (path,) = (tmp_path / "place" / "out").glob("*.gguf")
         one = AutoTokenizer.from_pretrained(starter_model)

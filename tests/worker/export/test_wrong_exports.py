@@ -14,6 +14,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from studio.worker.export.bnb import write_bnb
+from studio.worker.export.gguf.lora import write_lora
 from studio.worker.export.parity import Parity, compare
 from studio.worker.export.source import Source
 from tests.worker.export.made import files_of, make_adapter, merge
@@ -28,10 +29,14 @@ pytestmark = [
 ]
 FORMATS = [
     ("adapter", "float32"),
+    ("gguf-lora", "float32"),
     *(("merged", dtype) for dtype in ("float32", "bfloat16", "float16")),
     *(("gguf", kind) for kind in ("f32", "f16", "bf16", "q8_0")),
     *(("bnb", kind) for kind in ("nf4", "fp4", "int8")),
 ]
+
+
+KINDS = [("adapter", "float32"), ("gguf-lora", "float32"), ("merged", "bfloat16"), ("gguf", "q8_0"), ("bnb", "nf4")]
 
 
 @pytest.fixture
@@ -50,6 +55,9 @@ def written(pair: Pair, out: Path, format: str, quantization: str, dtype: str = 
     if format == "bnb":
         source = Source(base, adapter, dtype, lambda text, done, total: None)
         write_bnb(SimpleNamespace(source=source, combine=None, bnb_type=quantization), out)  # type: ignore[arg-type]
+        return out
+    if format == "gguf-lora":
+        write_lora(Source(base, adapter, dtype, lambda text, done, total: None), out / "adapter-f32.gguf")
         return out
     return Path(shutil.copytree(adapter, out, dirs_exist_ok=True))
 
@@ -92,12 +100,19 @@ def swapped_in_the_adapter(pair: Pair, folder: Path) -> Pair:
     return swapped(pair, folder, 1)
 
 
-@pytest.mark.parametrize(("format", "quantization"), FORMATS)
-@pytest.mark.parametrize("wrong", [unmerged, scaled, swapped])
+# Every way of being wrong for one of each kind of rounding; all of them by night.
+EVERY = [
+    pytest.param(wrong, *kind, marks=[] if kind in KINDS else pytest.mark.nightly)
+    for wrong in (unmerged, scaled, swapped)
+    for kind in FORMATS
+]
+
+
+@pytest.mark.parametrize(("wrong", "format", "quantization"), EVERY)
 def test_a_wrong_export_is_red(
     right: Pair, tmp_path: Path, wrong: Callable[[Pair, Path], Pair], format: str, quantization: str
 ) -> None:
-    if format == "adapter" and wrong is swapped:  # the base isn't part of it
+    if format in ("adapter", "gguf-lora") and wrong is swapped:  # the base isn't part of it
         wrong = swapped_in_the_adapter
     out = written(wrong(right, tmp_path / "wrong"), tmp_path / "out", format, quantization)
     found = judged(right, out, format, quantization)
@@ -123,10 +138,7 @@ def test_a_checkpoint_of_bfloat16_is_rounded_twice(base: Base, tmp_path: Path, k
     assert judged(pair, out, "bnb", kind, "bfloat16").same is True
 
 
-@pytest.mark.parametrize("wrong", [unmerged, scaled])
-def test_a_faint_change_in_a_coarse_format_must_be_there_too(
-    base: Base, tmp_path: Path, wrong: Callable[[Pair, Path], Pair]
-) -> None:
+def test_a_faint_change_in_a_coarse_format_must_be_there_too(base: Base, tmp_path: Path) -> None:
     """Four bits explain ten times what this adapter does; whether it was merged is told all the same."""
     config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=0.4, target_modules="all-linear")
     right = base("llama"), make_adapter(base("llama"), tmp_path / "adapter", config)
@@ -134,6 +146,8 @@ def test_a_faint_change_in_a_coarse_format_must_be_there_too(
     assert found.explained is not None and found.moved is not None and found.left is not None
     assert found.explained > 10 * found.moved > 0
     assert found.left < 0.01 * found.moved
-    out = written(wrong(right, tmp_path / "wrong"), tmp_path / "out", "bnb", "nf4")
-    found = judged(right, out, "bnb", "nf4")
-    assert "is left where the same rounding is done" in found.problems[0], found
+    for wrong in (unmerged, scaled):
+        name = wrong.__name__
+        out = written(wrong(right, tmp_path / f"wrong-{name}"), tmp_path / name, "bnb", "nf4")
+        found = judged(right, out, "bnb", "nf4")
+        assert "is left where the same rounding is done" in found.problems[0], (name, found)

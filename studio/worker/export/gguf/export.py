@@ -5,6 +5,7 @@ In: an export's task. Out: files in its staging folder.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,35 @@ from transformers import AutoConfig, AutoTokenizer
 
 from studio.core.errors import ModelError
 from studio.core.job import read_json
+from studio.core.llamacpp import quantizer
 from studio.worker.export.gguf.chat import modelfile
 from studio.worker.export.gguf.file import GgufFile
 from studio.worker.export.gguf.lora import write_lora
+from studio.worker.export.gguf.quantizer import quantize
 from studio.worker.export.merge import open_stream
 from studio.worker.export.shards import Unstreamable
-from studio.worker.export.task import Export
+from studio.worker.export.task import BETWEEN, Export
 
 
 def write_gguf(task: Export, target: Path) -> None:
-    """One file, named after the target and its number format. Raises ModelError."""
-    source, wished = task.source, task.gguf_type
+    """One file, named after the target and its number format. What only llama.cpp's quantizer makes is made from a file
+    in 16 bits (or in float32, where that is asked for), which stays beside it to be compared. Raises ModelError.
+    """
+    kind, written = task.gguf_type, task.written_type
+    if kind == written:
+        _write(task, target / task.gguf_name, written)
+        return
+    program = quantizer()
+    assert program is not None, "it was looked for before anything was written"
+    between = target / BETWEEN / f"{written}.gguf"
+    between.parent.mkdir()
+    _write(task, between, written)
+    report = partial(task.source.report, f"Quantizing to {kind} by llama.cpp")
+    quantize(program, between, target / task.gguf_name, kind, report)
+
+
+def _write(task: Export, path: Path, wished: str) -> None:
+    source = task.source
     try:
         with torch.inference_mode():
             stream = open_stream(source, task.combine)
@@ -32,7 +51,7 @@ def write_gguf(task: Export, target: Path) -> None:
             for name, value in stream.changes.items():
                 setattr(config, name, value)
             tokenizer = AutoTokenizer.from_pretrained(str(task.tokenizer_folder), trust_remote_code=False)
-            file = GgufFile(target / task.gguf_name, stream, config, wished, source.writing)
+            file = GgufFile(path, stream, config, wished, source.writing)
             file.write(tokenizer, lambda writer: _describe(task, tokenizer, writer))
     except Unstreamable as reason:
         raise ModelError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 
 from studio.core.errors import ModelError
@@ -44,6 +45,8 @@ def write_lora(source: Source, path: Path) -> None:
         a, b = (side[NAME].weight.data.float() for side in (module.lora_A, module.lora_B))
         alpha = float(module.lora_alpha[NAME]) if alpha is None else alpha
         weight = f"{unit.path}.weight"
+        if name(weight) == "output.weight" and config.tie_word_embeddings:
+            raise ModelError("The base's head is its embedding, and llama.cpp lays nothing over that.", _REFUSED)
         b = b * (module.scaling[NAME] * a.shape[0] / alpha)
         if ".c_" not in weight:  # GPT-2's weights are turned, its factors are not
             b = architecture.turn(config, weight, b)
@@ -56,3 +59,28 @@ def write_lora(source: Source, path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def lay_over(model: Any, path: Path) -> None:
+    """Work a file's A and B into a transformers model: W + alpha / rank B A. Raises ModelError for one that isn't its.
+
+    Rows that llama.cpp has in another order are put back into the model's.
+    """
+    reader = gguf.GGUFReader(path)
+    alpha = reader.get_field(gguf.Keys.Adapter.LORA_ALPHA)
+    factors = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
+    architecture = architecture_of(model.config)
+    table = gguf.get_tensor_name_map(architecture.arch, model.config.num_hidden_layers)
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            name = table.get_name(key, try_suffixes=(".weight",))
+            if parameter.dim() != 2 or f"{name}.lora_a" not in factors:
+                continue
+            a, b = (factors.pop(f"{name}.lora_{side}") for side in "ab")
+            if ".c_" not in key:
+                order = architecture.turn(model.config, key, torch.arange(b.shape[0], dtype=torch.float32)[:, None])
+                b = b[order[:, 0].argsort()]
+            change = float(alpha.contents() if alpha else 1.0) / a.shape[0] * (b @ a)
+            parameter += change.T if ".c_" in key else change
+    if factors:
+        raise ModelError(f"{path.name} changes {sorted(factors)[0]}, which this model doesn't have.", _REFUSED)
