@@ -1,6 +1,8 @@
 """`python -m bench [startup first_step throughput export chat data]`: measure all, or only what is named.
 
-`python -m bench memory [exact]` holds the estimate of memory against published measurements instead.
+`python -m bench memory [exact]` holds the estimate of memory against published measurements instead,
+`python -m bench cpu_memory [blind]` against runs on this processor, `live_memory` against the live tensors of short
+ones, method by method. `python -m bench switches` measures what switches of memory and speed bring.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from pathlib import Path
 
 from bench.rows import Row, fresh_home, save, table
 
+# What prints a table of its own.
+ALONE = ("memory", "cpu_memory", "live_memory", "switches")
 PARTS = ("startup", "first_step", "throughput", "export", "chat", "data")
 
 
 def main(names: list[str]) -> int:
-    if names[:1] == ["memory"]:
-        return importlib.import_module("bench.memory").main(names[1:])  # type: ignore[no-any-return]
+    if names and names[0] in ALONE:
+        return importlib.import_module(f"bench.{names[0]}").main(names[1:])  # type: ignore[no-any-return]
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         print(f"There is no {unknown[0]}; choose from {', '.join(PARTS)}.", file=sys.stderr)

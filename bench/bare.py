@@ -16,12 +16,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from studio.core.config import LoraAdapter
 from studio.core.configfile import parse_config, read_yaml
 from studio.core.inputs import Inputs
 from studio.worker.data.prepare import prepare
 from studio.worker.device import resolve
 from studio.worker.encode import Encoder
-from studio.worker.trainers import build_trainer
+from studio.worker.trainers.build import build_trainer
 
 
 def batches(run: Path, steps: int) -> list[dict[str, torch.Tensor]]:
@@ -49,7 +50,7 @@ def batches(run: Path, steps: int) -> list[dict[str, torch.Tensor]]:
 def main(run: Path, variant: str, steps: int) -> None:
     data = batches(run, steps)
     config, inputs = parse_config(read_yaml(run / "run.yaml")), Inputs.read(run / "inputs.json")
-    assert config.adapter is not None, "the quickstart trains an adapter"
+    assert isinstance(config.adapter, LoraAdapter), "the quickstart trains a LoRA"
     base = AutoModelForCausalLM.from_pretrained(str(inputs.model.path), dtype=torch.float32)
     lora = LoraConfig(task_type="CAUSAL_LM", r=config.adapter.r, lora_alpha=config.adapter.lora_alpha)
     lora.target_modules = config.adapter.target_modules

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.published import CONFIGS
+from bench.published import published
 from studio.core.config import RunConfig
 from studio.core.estimate import Device, Practice, Versions
 from studio.core.shapes import ModelShape, from_config
@@ -91,7 +91,15 @@ def _case(row: dict[str, str], shapes: dict[str, ModelShape]) -> Case:
     if reason := _unstated(row):
         return Case(**base, reason=reason)
     if row["model_id"] not in shapes:
-        shapes[row["model_id"]] = from_config(CONFIGS[row["model_id"]])
+        shapes[row["model_id"]] = from_config(published(row["model_id"]) or {})
+    if row["source"].startswith("litgpt"):
+        return Case(
+            **base,
+            config=RunConfig.model_validate(_config(row)),
+            shape=shapes[row["model_id"]],
+            practice=_practice(row),
+            versions=Versions.parse(_litgpt(row)),
+        )
     versions = ",".join(f"{name}={row[name].split('+')[0]}" for name in ("transformers", "torch", "trl") if row[name])
     return Case(
         **base,
@@ -106,15 +114,23 @@ def _day(row: dict[str, str]) -> str:
     """The libraries of the source's day, for those it doesn't name."""
     if row["date"].startswith("2023") or row["torch"] in ("2.0", "2.1.0", "2.1.1"):
         return "transformers=4.37.0,trl=0.7.10,torch=2.1.1,peft=0.7.1,bitsandbytes=0.41.0,"
-    if row["date"].startswith("2024") and row["date"][5:7] < "07" and row["source"].startswith("fms"):
-        return "transformers=4.39.3,trl=0.9.6,torch=2.2.2,peft=0.11.0,bitsandbytes=0.43.0,"
+    if row["date"].startswith("2024") and row["date"] < "2024-07-23" and row["source"].startswith("fms"):
+        # the day bitsandbytes 0.43.2 came out
+        return "transformers=4.39.3,trl=0.9.6,torch=2.2.2,peft=0.11.0,bitsandbytes=0.43.1,"
     if row["date"].startswith("2024"):
         return "transformers=4.45.0,trl=0.11.0,torch=2.4.1,peft=0.12.0,bitsandbytes=0.44.0,"
     return ""
 
 
+def _litgpt(row: dict[str, str]) -> str:
+    """LitGPT of the day; it asks for the bitsandbytes of the day too."""
+    if row["date"].startswith("2024"):
+        return "litgpt=0.4.0,torch=2.3.0,bitsandbytes=0.42.0"
+    return "litgpt=0.1.0,torch=2.1.0,bitsandbytes=0.41.1"
+
+
 def _unstated(row: dict[str, str]) -> str:
-    if row["model_id"] not in CONFIGS:
+    if published(row["model_id"]) is None:
         return "the model's config isn't known"
     if row["method"] in ("adapter", "adapter_v2", "dora"):
         return f"the method {row['method']} isn't one of the studio's"
@@ -156,11 +172,16 @@ def _config(row: dict[str, str]) -> dict[str, Any]:
             "per_device_train_batch_size": int(row["micro_batch"]),
             "gradient_accumulation_steps": 1 if row["grad_accum"] in ("1", "") else 2,
             "max_length": 656 if row["seq_len"].startswith("<=768") else int(row["seq_len"]),
-            "gradient_checkpointing": row["grad_checkpointing"].startswith("yes"),
+            "gradient_checkpointing": row["grad_checkpointing"].startswith("yes") and not _before_checkpointing(notes),
             "optim": "adamw_torch_fused" if row["optimizer"] == "AdamW" else "adamw_torch",
         },
         "hardware": {"device": "cuda"},
     }  # fmt: skip
+
+
+def _before_checkpointing(notes: str) -> bool:
+    """A table whose lines add one thing each, in this order: packing, compiling, checkpointing, and so on."""
+    return "first draft table" in notes and notes.startswith(("+packed", "+compile"))
 
 
 # How other code calls its matrices, in the words of the architectures' own.
@@ -179,6 +200,8 @@ _WORDS = {
 
 
 def _targets(row: dict[str, str]) -> Any:
+    if row["source"].startswith("litgpt"):
+        return row["lora_targets"].split() or ["query", "value"]  # its own words
     if row["lora_targets"] == "ALL":
         return "all-linear"
     names = [name for word in row["lora_targets"].split() for name in _WORDS.get(word, [word])]

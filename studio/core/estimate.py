@@ -10,16 +10,20 @@ In: a RunConfig, a ModelShape, the dataset's row lengths where they are known. O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from studio.core.config import RunConfig
+from studio.core.memory import methods
+from studio.core.memory.adapters import virtual_tokens
 from studio.core.memory.advice import Advice, advise
 from studio.core.memory.practice import Practice, Versions, settle
+from studio.core.memory.replay import heap as _heap
 from studio.core.memory.replay import reserved as _reserved
 from studio.core.memory.run import Run, circumstances
+from studio.core.memory.stated import stated
 from studio.core.memory.step import Peak, Step, go_through, peaks
 from studio.core.shapes import ModelShape
 
@@ -54,7 +58,10 @@ _CONTEXT = {
     "hopper": 750_000_000,
     "blackwell": 850_000_000,
 }
-_CPU_PROCESS = 700_000_000  # resident after importing torch, transformers and trl
+# Resident before there is a model: a worker that has imported torch, transformers, peft and trl, read rows and run
+# torch's kernels once; and what a fast tokenizer takes for each of its words (its merges and strings, twice).
+_CPU_PROCESS = 590_000_000
+_CPU_WORD = 1_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Estimate:
     @cached_property
     def reserved(self) -> int:
         """What torch.cuda.max_memory_reserved would say: every allocation replayed, some 30 ms at its first use."""
-        if self.device_used.kind != "cuda":
+        if self.device_used.kind != "cuda" or self.step.run.config.training.activation_offloading:
             return self.allocated
         capacity = self.device_used.memory and self.device_used.memory - self.device_used.context
         found = _reserved(self.step, self.expandable, capacity)
@@ -100,10 +107,27 @@ class Estimate:
 
     @property
     def device(self) -> int:
-        """What NVML shows for the process; on a processor, its resident memory."""
+        """What NVML shows for the process; on a processor, the most that is ever resident of it."""
         if self.device_used.kind != "cuda":
-            return self.allocated + _CPU_PROCESS
+            return self._process + max(self._heap, self._loading)
         return self.reserved + self.device_used.context
+
+    @property
+    def _process(self) -> int:
+        """Resident on a processor beside the model and its training."""
+        own = self.device_used.overhead
+        return (own if own is not None else _CPU_PROCESS) + _CPU_WORD * self.step.run.shape.vocabulary
+
+    @cached_property
+    def _heap(self) -> int:
+        return _heap(self.step)
+
+    @property
+    def _loading(self) -> int:
+        """While weights are read: they, and the pages of the files that they are read from."""
+        loaded = self.moments["loaded"].bytes
+        whole = sum(before * self.step.run.item // 2 for _, before in self.step.weight_blocks)
+        return loaded + self.step.run.shape.bytes + (whole if self.step.run.quant in ("nf4", "fp4") else 0)
 
     @property
     def fits(self) -> bool | None:
@@ -113,8 +137,8 @@ class Estimate:
 
     @property
     def needed(self) -> int:
-        """The least a device must have free: what the allocator hoards beyond it can be given back."""
-        return self.allocated + (self.device_used.context if self.device_used.kind == "cuda" else _CPU_PROCESS)
+        """The least a device must have free: what a card's allocator hoards can be given back, a heap's holes can't."""
+        return self.allocated + self.device_used.context if self.device_used.kind == "cuda" else self.device
 
     def to_dict(self) -> dict[str, Any]:
         """As `studio estimate --json` prints it."""
@@ -161,11 +185,12 @@ def prepared(
 ) -> tuple[Run, Device, bool]:
     """The run's circumstances, with everything that was left open decided; and whether segments are expandable."""
     device = device or Device(kind="cpu" if config.hardware.device == "cpu" else "cuda")
-    settled, habits = settle(practice, versions)
+    settled, habits = settle(stated(config, practice, versions), versions)
     rows, length, masked = worst_batch(config, lengths)
     if masked:
         settled = replace(settled, masked=True)
     wide = device.generation != "turing"
+    rows, length = methods.sequences(config, rows), methods.length(config, length) + virtual_tokens(config.adapter)
     run = circumstances(config, shape, settled, habits, rows, length, device.kind == "cuda", wide=wide)
     return run, device, settled.expandable
 
@@ -193,7 +218,10 @@ def _with(config: RunConfig, **training: Any) -> RunConfig:
 
 def largest_batch(config: RunConfig, shape: ModelShape, room: int, **options: Any) -> int:
     """The largest `per_device_train_batch_size` that needs at most `room` bytes; 0 where not even one row fits."""
-    return _largest(1, 4096, lambda n: _needed(_with(config, per_device_train_batch_size=n), shape, options) <= room)
+    start = config.training.per_device_train_batch_size
+    return largest(
+        1, 4096, start, room, lambda n: _needed(_with(config, per_device_train_batch_size=n), shape, options)
+    )
 
 
 def largest_length(config: RunConfig, shape: ModelShape, room: int, **options: Any) -> int:
@@ -202,24 +230,49 @@ def largest_length(config: RunConfig, shape: ModelShape, room: int, **options: A
     Never more than the model can read, where its config says so.
     """
     most = shape.number("max_position_embeddings", "n_positions", default=1_048_576)
-    return _largest(8, most, lambda n: _needed(_with(config, max_length=n), shape, options) <= room)
+    start = min(config.training.max_length, most)
+    return largest(8, most, start, room, lambda n: _needed(_with(config, max_length=n), shape, options))
 
 
 def _needed(config: RunConfig, shape: ModelShape, options: dict[str, Any]) -> int:
     return estimate(config, shape, **options).needed
 
 
-def _largest(least: int, most: int, fits: Any) -> int:
-    if not fits(least):
-        return 0
-    good, bad = least, least
-    while bad <= most and fits(bad):
-        good, bad = bad, bad * 2
-    bad = min(bad, most + 1)
+def largest(least: int, most: int, start: int, room: int, needed: Callable[[int], int]) -> int:
+    """The largest n in [least, most] with needed(n) <= room, 0 if there is none; n + 1 needs more.
+
+    What is needed grows nearly as a line, or as two that meet: the line through two known points is followed, and
+    where it misleads, the interval is halved.
+    """
+    good, bad = least - 1, most + 1  # fits; doesn't, or isn't allowed
+    known: dict[int, int] = {}
+    n = min(max(start, least), most)
     while bad - good > 1:
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if fits(middle) else (good, middle)
-    return good
+        known[n] = needed(n)
+        if known[n] <= room:
+            good = n
+        else:
+            bad = n
+        n = _next(good, bad, least, most, room, known)
+    return good if good >= least else 0
+
+
+def _next(good: int, bad: int, least: int, most: int, room: int, known: dict[int, int]) -> int:
+    """Where to look: at the line's end, or beside it, so that both sides of the answer are soon known."""
+    middle = (good + bad) // 2
+    near = sorted(known, key=lambda n: abs(known[n] - room))[:2]
+    if len(near) < 2 or known[near[0]] == known[near[1]]:
+        return min(max(2 * good if known and good >= least else least, good + 1), bad - 1)
+    slope = (known[near[0]] - known[near[1]]) / (near[0] - near[1])
+    if slope <= 0 or len(known) > _PATIENCE:
+        return middle if good < middle < bad else good + 1
+    aim = near[0] + (room - known[near[0]]) / slope
+    if bad <= most and bad - aim < 1 and bad - 1 > good:  # just below what is known not to fit
+        return bad - 1
+    return min(max(int(aim) if aim > good + 1 else good + 1, good + 1), bad - 1)
+
+
+_PATIENCE = 6  # looks along the line, before halving takes over
 
 
 def advice(config: RunConfig, shape: ModelShape, **options: Any) -> list[Advice]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio.core import architectures
+from studio.core.architectures import vision
 from studio.core.errors import ModelError
 
 # Bytes of one number, by safetensors' names and torch's.
@@ -208,7 +209,7 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         kind = flat.get("model_type", "no model_type")
         raise ModelError(f"The architecture {kind} can't be read from config.json alone.", "Fetch the model's weights.")
     dtype = _STORED.get(str(flat.get("dtype") or flat.get("torch_dtype") or "float32").removeprefix("torch."), "F32")
-    tensors = tuple(Tensor(name, shape, dtype) for name, shape in named)
+    tensors = tuple(Tensor(name, shape, dtype) for name, shape in (*named, *vision.tensors(config)))
     return ModelShape(flat, tensors, config.get("quantization_config") or {})
 
 
@@ -226,7 +227,11 @@ def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(inner, Mapping):
         return config
     kind = inner.get("model_type") or f"{config.get('model_type')}_text"
-    return {"dtype": config.get("torch_dtype") or config.get("dtype"), **inner, "model_type": kind}
+    known = architectures.DEFAULTS.get(kind, {})
+    given = {"dtype": config.get("torch_dtype") or config.get("dtype"), **known, **inner, "model_type": kind}
+    if "tie_word_embeddings" in config:  # the whole's word counts
+        given["tie_word_embeddings"] = config["tie_word_embeddings"]
+    return given
 
 
 def from_folder(folder: Path) -> ModelShape:
@@ -264,3 +269,17 @@ def parse_header(text: bytes) -> list[Tensor]:
         except (KeyError, TypeError) as error:
             raise ValueError(f"the header's entry for {name} lacks {error}") from None
     return found
+
+
+def from_skeleton(answer: Mapping[str, Any]) -> ModelShape:
+    """The shape of a model that was built without memory: what worker/skeletons.py answers, or that as it was kept.
+
+    Raises ValueError for something else.
+    """
+    try:
+        tensors = [
+            Tensor(str(name), tuple(int(n) for n in shape), str(dtype)) for name, shape, dtype in answer["tensors"]
+        ]
+        return from_tensors(answer["config"], tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"that is no model's skeleton ({error})") from None

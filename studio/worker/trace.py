@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ from studio.worker.tracing.build import build, patched, shortened
 from studio.worker.tracing.losses import loss_of
 from studio.worker.tracing.recorder import Recorder
 
+_INSTEAD = "Use the instant estimate."
+
 
 def trace(
     config: RunConfig,
@@ -42,6 +44,10 @@ def trace(
 
     shape = from_config(model_config)
     run, card, expandable = prepared(config, shape, lengths, versions, practice, device)
+    if any(m.count > 1 and not run.stacks(m) for plan in shape.layers for m in plan.matrices):
+        raise ModelError("The installed transformers stacks these experts; that day's didn't.", _INSTEAD)
+    if run.habits.program != "transformers":
+        raise ModelError(f"Only transformers' models can be traced, not {run.habits.program}'s.", _INSTEAD)
     step = _step(dict(language_part(model_config)), run, card.generation)
     return Estimate(peaks(step), card, run.rows, run.length, step, expandable)
 
@@ -55,9 +61,7 @@ def _step(model_config: dict[str, Any], run: Run, generation: str) -> Step:
         try:
             model = build(short, run)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"The model can't be built to be traced ({error}).", "Use the instant estimate."
-            ) from error
+            raise ModelError(f"The model can't be built to be traced ({error}).", _INSTEAD) from error
         gc.collect()
         constant = _constant(model, run, cuts, generation)
         for tensor in (*model.parameters(), *model.buffers()):
@@ -111,7 +115,7 @@ def _layers(model: Any) -> Any:
     for name in ("layers", "h"):
         if hasattr(inner, name):
             return getattr(inner, name)
-    raise ModelError("The model's layers can't be found.", "Use the instant estimate.")
+    raise ModelError("The model's layers can't be found.", _INSTEAD)
 
 
 class _Boundary(torch.autograd.Function):  # type: ignore[misc]
@@ -170,7 +174,7 @@ def _forward_and_backward(model: Any, run: Run, recorder: Recorder) -> Any:
     positions = torch.arange(run.length).unsqueeze(0)
     inputs = {"input_ids": ids, "position_ids": positions, "use_cache": False}
     amp = torch.autocast("cpu", dtype=torch.bfloat16) if run.amp else contextlib.nullcontext()
-    with amp:
+    with amp, _cached(model, run):
         loss, held = loss_of(model, inputs, run.practice, run.habits, run.cuda)
     recorder.mark(1)
     recorder.part, recorder.backward = "backward", True
@@ -179,6 +183,19 @@ def _forward_and_backward(model: Any, run: Run, recorder: Recorder) -> Any:
     recorder.mark(_END)
     del extra, mask
     return held
+
+
+@contextlib.contextmanager
+def _cached(model: Any, run: Run) -> Iterator[None]:
+    """Where the family's code of that day collected keys and values in training: what they are views of is held."""
+    held: list[Any] = []
+    found = [m for name, m in model.named_modules() if name.endswith("attn.c_attn")]
+    hooks = []
+    if run.shape.model_type in run.habits.caches:
+        hooks = [m.register_forward_hook(lambda module, given, out: held.append(out)) for m in found]
+    yield
+    for hook in hooks:
+        hook.remove()
 
 
 _END = 4  # what comes after it isn't part of forward and backward

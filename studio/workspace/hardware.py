@@ -25,11 +25,15 @@ from typing import NamedTuple
 
 import psutil
 
+from studio.core.errors import StudioError
+from studio.core.job import read_json
+from studio.workspace.card import Gpu, GpuPart, GpuProcess, text
+from studio.workspace.home import home
 from studio.workspace.memory import ram
-from studio.workspace.nvml import DriverReading, DriverWatch, Gpu, GpuProcess
+from studio.workspace.nvml import DriverReading, DriverWatch
 from studio.workspace.systemfiles import lines
 
-__all__ = ["Gpu", "GpuProcess", "Machine", "read_machine", "torch_build_problem", "versions"]
+__all__ = ["Gpu", "GpuPart", "GpuProcess", "Machine", "read_machine", "torch_build_problem", "versions"]
 
 SNAPSHOT_SECONDS = 0.8
 ROOT = Path("/")  # where /proc and /sys begin; tests put a tree of their own here
@@ -48,6 +52,7 @@ _PACKAGES = (
 _MAKERS = {"0x10de": "NVIDIA", "0x1002": "AMD", "0x8086": "Intel"}  # PCI vendor ids
 # What psutil and the system raise where a container or a sandbox hides the figures.
 _UNTOLD = (psutil.Error, OSError, RuntimeError, ValueError, LookupError)
+_BY_TORCH = "torch names this card and its memory; how busy, warm and full it is isn't read here."
 _CARD_CLASSES = ("0x03", "0x12")  # PCI: display controllers, processing accelerators
 
 
@@ -121,11 +126,12 @@ class _MachineWatch:
 
     def _look(self, disk_path: Path) -> Machine:
         reading = self.driver.read()
+        gpus = reading.gpus or _cards_by_torch()
         ram_total, ram_used, ram_available = ram(ROOT)
         disk_total, disk_free = _disk(disk_path)
         return Machine(
-            gpus=reading.gpus,
-            gpu_note=_gpu_note(reading),
+            gpus=gpus,
+            gpu_note=_BY_TORCH if gpus and not reading.gpus else _gpu_note(reading),
             driver=reading.driver,
             cuda=reading.cuda,
             cpu_name=_cpu_name(ROOT),
@@ -228,6 +234,20 @@ def _gpu_note(reading: DriverReading) -> str | None:
     note = "No NVIDIA GPU found." if usable else "No NVIDIA GPU found; training runs on the processor."
     others = sorted(usable | makers)
     return f"{note} Figures of {' and '.join(others)} GPUs aren't read here." if others else note
+
+
+def _cards_by_torch() -> tuple[Gpu, ...]:
+    """Cards of other makers, as torch named them when a worker calibrated this machine (worker/calibrate.py)."""
+    try:
+        known = (read_json(home() / "calibration.json") or {}).get("cards")
+    except StudioError:
+        return ()
+    cards = [card for card in known if isinstance(card, dict)] if isinstance(known, list) else []
+    sizes = [card.get("memory_total") for card in cards]
+    return tuple(
+        Gpu(index, text(str(card.get("name") or "")) or "unknown", size if isinstance(size, int) and size > 0 else None)
+        for index, (card, size) in enumerate(zip(cards, sizes, strict=True))
+    )
 
 
 def _card_makers(root: Path) -> set[str]:

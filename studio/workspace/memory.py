@@ -1,6 +1,6 @@
 """How much memory this process may use: the machine's, or less where a control group limits it.
 
-In: where /proc and /sys begin. Out: bytes, None where the system doesn't say. Knows no cards.
+In: where /proc and /sys begin. Out: bytes, None where the system doesn't say; and who holds the most. Knows no cards.
 """
 
 from __future__ import annotations
@@ -26,6 +26,27 @@ def ram(root: Path) -> tuple[int | None, int | None, int | None]:
         return memory.total, memory.total - memory.available, memory.available
     # The host may have less left than the group is allowed.
     return group.limit, group.limit - group.available, min(group.available, memory.available)
+
+
+class Holder(NamedTuple):
+    """A process, and the bytes of RAM that it holds (its resident set)."""
+
+    pid: int
+    name: str
+    memory_bytes: int
+
+
+def holders(most: int) -> tuple[Holder, ...]:
+    """The processes that can be seen from here and hold the most RAM; a look at all of them takes some milliseconds."""
+    found = []
+    try:
+        for process in psutil.process_iter(["name", "memory_info"]):
+            memory = process.info["memory_info"]
+            if memory is not None and memory.rss > 0:
+                found.append(Holder(process.pid, process.info["name"] or "unknown", int(memory.rss)))
+    except _UNTOLD:
+        pass  # a system that hides its processes: those seen so far
+    return tuple(sorted(found, key=lambda holder: -holder.memory_bytes)[:most])
 
 
 class _GroupMemory(NamedTuple):

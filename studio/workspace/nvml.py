@@ -1,73 +1,25 @@
 """Asks the NVIDIA driver about its cards.
 
-In: nothing but the driver's library (NVML, through nvidia-ml-py). Out: a DriverReading: each card with the figures that
-the driver gave, None for those it didn't, and a note in plain words when something is wrong. DriverWatch asks on one
-daemon thread with a deadline, so that a driver that hangs holds nobody up. It knows nothing of processors, RAM, torch,
-or cards of other makers.
+In: nothing but the driver's library (NVML, through nvidia-ml-py). Out: a DriverReading: its cards as `card` reads them,
+and a note in plain words when something is wrong. DriverWatch asks on one daemon thread with a deadline, so that a
+driver that hangs holds nobody up. It knows nothing of processors, RAM, torch, or cards of other makers.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import pynvml
 
+from studio.workspace.card import CARD_GONE, DRIVER_GONE, NONSENSE, Gpu, ask, read_card, text, within
+
 DEADLINE_SECONDS = 1.0
 
-_Number = TypeVar("_Number", int, float)
-
-# Bounds of the believable, generous: what lies outside is a driver's nonsense (such as -1 read as an unsigned number).
-_MOST_CARDS = 256
-_MOST_BYTES = 1 << 50
-_MOST_CELSIUS = 150
-_MOST_WATTS = 5000.0
-
-# These end the reading of one card, or of all; any other error means only that one figure isn't to be had.
-_CARD_GONE = frozenset(
-    {pynvml.NVML_ERROR_GPU_IS_LOST, pynvml.NVML_ERROR_RESET_REQUIRED, pynvml.NVML_ERROR_GPU_NOT_FOUND}
-)
-_DRIVER_GONE = frozenset(
-    {
-        pynvml.NVML_ERROR_UNINITIALIZED,
-        pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-    }
-)
+_MOST_CARDS = 256  # more of them are a driver's nonsense
 _NO_DRIVER = frozenset({pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED})
-
-# What the bindings raise over answers that make no sense: text that isn't UTF-8 and numbers that don't fit (ValueError,
-# OverflowError), a list longer than announced (IndexError, MemoryError), a fault inside Windows' library (OSError).
-_NONSENSE = (pynvml.NVMLLibraryMismatchError, ValueError, OverflowError, IndexError, MemoryError, OSError)
-
-
-@dataclass(frozen=True)
-class GpuProcess:
-    """A process that holds memory on a card. In a container the driver gives the pids of the host."""
-
-    pid: int
-    name: str
-    memory_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One card; None where the driver doesn't say. `memory_used` counts what the driver itself reserves, too."""
-
-    index: int
-    name: str
-    memory_total: int | None = None  # bytes
-    memory_used: int | None = None  # bytes
-    memory_free: int | None = None  # bytes
-    load: float | None = None  # percent of the time with work on the card, 0-100
-    temperature: float | None = None  # degrees Celsius
-    power: float | None = None  # watts
-    power_limit: float | None = None  # watts
-    processes: tuple[GpuProcess, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +47,7 @@ class NvidiaDriver:
             reading = _read_cards()
         except pynvml.NVMLError as error:
             reading = DriverReading(note=_driver_note(error.value))
-        except _NONSENSE:
+        except NONSENSE:
             reading = DriverReading(note="The NVIDIA driver's answer makes no sense; it is asked again.")
         if reading.note is not None or not reading.gpus:
             self._close()
@@ -105,7 +57,7 @@ class NvidiaDriver:
         # A reloaded driver and a card that came back answer only to a library that was shut down and opened again.
         if self._open:
             self._open = False
-            _ask(pynvml.nvmlShutdown, fatal=frozenset())
+            ask(pynvml.nvmlShutdown, fatal=frozenset())
 
 
 class DriverWatch:
@@ -175,94 +127,19 @@ def _read_cards() -> DriverReading:
     for index in range(count):
         try:
             # Handles are fetched anew each time: one kept from before a card was reset can crash the process.
-            gpus.append(_read_card(index, pynvml.nvmlDeviceGetHandleByIndex(index)))
+            gpus.append(read_card(index, pynvml.nvmlDeviceGetHandleByIndex(index)))
         except pynvml.NVMLError as error:
-            if error.value in _DRIVER_GONE:
+            if error.value in DRIVER_GONE:
                 raise
             gpus.append(Gpu(index, f"NVIDIA GPU {index}"))
             notes.append(_card_note(index, error.value))
-    cuda = _within(_ask(pynvml.nvmlSystemGetCudaDriverVersion), 1000, 1_000_000)
+    cuda = within(ask(pynvml.nvmlSystemGetCudaDriverVersion), 1000, 1_000_000)
     return DriverReading(
         gpus=tuple(gpus),
         note=" ".join(notes) or None,
-        driver=_text(_ask(pynvml.nvmlSystemGetDriverVersion)),
+        driver=text(ask(pynvml.nvmlSystemGetDriverVersion)),
         cuda=None if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
     )
-
-
-def _read_card(index: int, handle: Any) -> Gpu:
-    total = used = free = load = None
-    memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
-    if memory is not None and _within(memory.total, 1, _MOST_BYTES) is not None:
-        total = int(memory.total)
-        used, free = _within(memory.used, 0, total), _within(memory.free, 0, total)
-    utilization = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    if utilization is not None:
-        load = _within(float(utilization.gpu), 0.0, 100.0)
-    return Gpu(
-        index=index,
-        name=_text(_ask(pynvml.nvmlDeviceGetName, handle)) or f"NVIDIA GPU {index}",
-        memory_total=total,
-        memory_used=used,
-        memory_free=free,
-        load=load,
-        temperature=_temperature(handle),
-        power=_watts(_ask(pynvml.nvmlDeviceGetPowerUsage, handle), least=0.0),
-        # A limit of nothing is no limit that a card could have.
-        power_limit=_watts(_ask(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle), least=1.0),
-        processes=_processes(handle, total or _MOST_BYTES),
-    )
-
-
-def _temperature(handle: Any) -> float | None:
-    # The first call is being retired in favour of the second, which drivers of before 2025 don't have.
-    for call in (pynvml.nvmlDeviceGetTemperature, pynvml.nvmlDeviceGetTemperatureV):
-        degrees = _ask(call, handle, pynvml.NVML_TEMPERATURE_GPU)
-        if degrees is not None:
-            return _within(float(degrees), 0.0, float(_MOST_CELSIUS))
-    return None
-
-
-def _watts(milliwatts: int | None, least: float) -> float | None:
-    return None if milliwatts is None else _within(milliwatts / 1000, least, _MOST_WATTS)
-
-
-def _processes(handle: Any, most_bytes: int) -> tuple[GpuProcess, ...]:
-    """Processes that compute and those that draw; one that does both is in both of the driver's lists."""
-    memory: dict[int, int | None] = {}
-    for call in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses):
-        for process in _ask(call, handle) or ():
-            if memory.get(process.pid) is None:
-                memory[process.pid] = _within(process.usedGpuMemory, 0, most_bytes)
-    return tuple(GpuProcess(pid, _process_name(pid), size) for pid, size in sorted(memory.items()))
-
-
-def _process_name(pid: int) -> str:
-    # The driver is asked, not the system: in a container its pids are the host's, and the system would name a stranger.
-    name = _text(_ask(pynvml.nvmlSystemGetProcessName, pid))
-    return (re.split(r"[\\/]", name)[-1] if name else "") or "unknown"
-
-
-def _ask(call: Callable[..., Any], *arguments: Any, fatal: frozenset[int] = _CARD_GONE | _DRIVER_GONE) -> Any:
-    """The driver's answer; None where it has none or the answer makes no sense. Raises NVMLError of the fatal codes."""
-    try:
-        return call(*arguments)
-    except pynvml.NVMLError as error:
-        if error.value in fatal:
-            raise
-        return None
-    except _NONSENSE:
-        return None
-
-
-def _within(value: _Number | None, least: _Number, most: _Number) -> _Number | None:
-    return value if value is not None and least <= value <= most else None
-
-
-def _text(value: str | None) -> str | None:
-    """The text, unless it is empty or carries control characters."""
-    value = value.strip() if value else None
-    return value if value and value.isprintable() else None
 
 
 def _driver_note(code: int) -> str | None:
@@ -273,7 +150,7 @@ def _driver_note(code: int) -> str | None:
         return "This account may not ask the NVIDIA driver; start the studio as a user who may use the card."
     if code == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
         return "The parts of the NVIDIA driver don't match, as after an update; restart the computer."
-    if code in _CARD_GONE:
+    if code in CARD_GONE:
         return "The NVIDIA driver has lost its card; restart the computer."
     if code == pynvml.NVML_ERROR_UNINITIALIZED:
         return "The NVIDIA driver stopped in the middle of an answer; it is asked again."
@@ -283,6 +160,6 @@ def _driver_note(code: int) -> str | None:
 def _card_note(index: int, code: int) -> str:
     if code == pynvml.NVML_ERROR_NO_PERMISSION:
         return f"This account may not read GPU {index}; start the studio as a user who may use the card."
-    if code in _CARD_GONE:
+    if code in CARD_GONE:
         return f"The driver has lost GPU {index}; restart the computer."
     return f"The NVIDIA driver gives no figures for GPU {index} (NVML error {code}); they are asked for again."

@@ -43,6 +43,14 @@ TOTAL_SIZES: dict[str, tuple[dict[str, Any], int]] = {
     ),
     "Qwen/Qwen3-8B": (_llama("qwen3", 4096, 12288, 36, 32, 8, 151936, head_dim=128), 16_381_470_720),
     "Qwen/Qwen3-30B-A3B": (QWEN_MOE, 61_064_245_248),
+    "google/gemma-3-4b-it": (
+        {"model_type": "gemma3", "torch_dtype": "bfloat16",
+         "text_config": {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240,
+                         "num_hidden_layers": 34},
+         "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+                           "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 896, "patch_size": 14,
+                           "vision_use_head": False}}, 8_600_158_944
+    ),
     "google/gemma-2-9b": (
         _llama("gemma2", 3584, 14336, 42, 16, 8, 256000, head_dim=256, tie_word_embeddings=True), 18_483_411_968
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from studio.core.config import RunConfig
@@ -104,15 +104,15 @@ def test_parts_sum_to_the_peak_of_every_moment(
 def test_checkpointing_never_costs_memory(
     knobs: dict[str, Any], adapter: dict[str, Any] | None, practice: Practice
 ) -> None:
+    # Checkpointing makes the first layer's input ask for a gradient, which an adapter alone doesn't: some tensors of
+    # a hidden state's size, which rows of a few tokens have nothing to set against.
+    assume(knobs["max_length"] >= 64)
     shape = of()
     took = [
         allocated(shape, practice=practice, adapter=adapter, **{**knobs, "gradient_checkpointing": on})
         for on in (True, False)
     ]
-    # Checkpointing makes the first layer's input ask for a gradient, which an adapter alone doesn't: some tensors of
-    # a hidden state's size, that rows of a few tokens have nothing to set against.
-    first = 16 * 512 * knobs["per_device_train_batch_size"] * knobs["max_length"] if knobs["max_length"] < 64 else 0
-    assert took[0] <= took[1] + first
+    assert took[0] <= took[1]
 
 
 @pytest.mark.parametrize(
@@ -351,10 +351,15 @@ def test_a_full_device_gives_back_what_is_unused_before_it_fails() -> None:
 
 
 def _replayed(found: Estimate) -> int:
-    live = high = 0
-    for _, size in _Unrolling(found.step.stretches).events():
-        live += size
-        high = max(high, live)
+    """The most that is live at once; what is released as it is allocated has a size less than 0."""
+    live: dict[int, int] = {}
+    high = 0
+    for name, size in _Unrolling(found.step.stretches).events():
+        high = max(high, sum(live.values()) + abs(size))
+        if size > 0:
+            live[name] = size
+        elif not size:
+            live.pop(name, None)
     return high
 
 
@@ -368,13 +373,14 @@ def test_unrolled_to_all_layers_nothing_is_lost_or_freed_twice(
     knobs = {"max_length": 4096, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
     config = config_of(gradient_checkpointing=checkpointing, **knobs)
     found = estimate(config, shape, device=Device())
-    live: dict[Any, int] = {}
+    live: dict[int, int] = {}
     for name, size in _Unrolling(found.step.stretches).events():
-        if size > 0:
+        if size:
             assert name not in live
+        if size > 0:
             live[name] = size
-        else:
-            assert live.pop(name) == -size
+        elif not size and name >= 0:
+            del live[name]
     # what is left are gradients; a mixture's router is too small to be gone through
     assert 0.9 * found.step.gradients <= sum(live.values()) <= found.step.gradients
     known = sum(found.step.constant.values())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studio.core.architectures import TENSORS
+from studio.core.architectures import DEFAULTS, TENSORS
 from studio.core.errors import ModelError
 from studio.core.shapes import from_config, from_folder, parse_header, read_header
 from tests.core.published import TOTAL_SIZES, tiny
@@ -71,6 +71,26 @@ def test_the_language_part_of_a_model_with_eyes_is_taken() -> None:
     text = tiny("gemma3_text", head_dim=16)
     shape = from_config({"model_type": "gemma3", "text_config": text, "torch_dtype": "bfloat16"})
     assert shape.bytes == from_config(text).bytes
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_model_with_eyes_has_the_tensors_of_its_checkpoint(pooled: bool, tmp_path: Path) -> None:
+    eyes = {"model_type": "siglip_vision_model", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 56, "patch_size": 14, "vision_use_head": pooled}  # fmt: skip
+    text = tiny("gemma3_text", head_dim=16)
+    whole = {"model_type": "gemma3", "text_config": text, "vision_config": eyes, "mm_tokens_per_image": 4}
+    folder = built(tmp_path, whole)
+    from_headers = from_folder(folder)
+    described = from_config(json.loads((folder / "config.json").read_text()))
+    bare = {t.name.removeprefix("language_model."): t.shape for t in from_headers.tensors}
+    assert {t.name: t.shape for t in described.tensors} == bare
+    assert described.bytes == from_headers.bytes
+    assert described.layers == from_headers.layers
+
+
+def test_what_gemma_3_leaves_to_its_config_class_is_filled_in() -> None:
+    settings = AutoConfig.for_model("gemma3_text")
+    assert {name: getattr(settings, name) for name in DEFAULTS["gemma3_text"]} == DEFAULTS["gemma3_text"]
 
 
 def test_an_unknown_architecture_needs_its_tensors() -> None:

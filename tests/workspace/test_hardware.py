@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from studio.workspace import hardware, nvml
+from studio.workspace import hardware, memory, nvml
 from tests.fake_nvml import FakeDriver, build_fake_nvml
 
 PROJECT = Path(__file__).parents[2]
@@ -154,6 +155,48 @@ def test_processes_are_named_and_listed_once(driver: FakeDriver, reader: Reader)
     assert {process["name"] for process in processes} == {"python3"}
 
 
+def test_clocks_link_energy_and_limits_come_as_the_driver_gives_them(driver: FakeDriver, reader: Reader) -> None:
+    driver.behaves(
+        clock=1410, clockmost=1980, memclock=5001, memclockmost=9501, pcie=1, pciemost=4, lanes=8, lanesmost=16
+    )
+    (gpu,) = reader.read()["gpus"]
+    assert (gpu["clock"], gpu["clock_most"], gpu["memory_clock"], gpu["memory_clock_most"]) == (1410, 1980, 5001, 9501)
+    assert [gpu[f"pcie_{name}"] for name in ("generation", "generation_most", "width", "width_most")] == [1, 4, 8, 16]
+    driver.behaves(energy=3_600_000_000, least=100_000, most=450_000)
+    (gpu,) = reader.read()["gpus"]
+    assert (gpu["energy"], gpu["power_range"]) == (3_600_000, [100, 450])
+    assert (gpu["mig"], gpu["parts"], gpu["slowed"]) == (None, [], [])
+
+
+# nvml.h: NVML_CLOCKS_EVENT_REASON_...
+@pytest.mark.parametrize(
+    ("bits", "reasons"),
+    [
+        (0x0, []),
+        (0x1 | 0x2 | 0x10 | 0x100, []),  # idle, set so by somebody, in step with others, drawing: nothing is amiss
+        (0x4, ["power_limit"]),
+        (0x8 | 0x40, ["hardware", "heat_hardware"]),
+        (0x20 | 0x80, ["heat", "power_brake"]),
+        (1 << 40, []),
+    ],
+)
+def test_why_a_card_is_slow_is_told_by_name(driver: FakeDriver, reader: Reader, bits: int, reasons: list[str]) -> None:
+    for behaviour in ({}, {"nvmlDeviceGetCurrentClocksEventReasons": 13}):  # the call's name until 2023
+        driver.behaves(slowed=bits, **behaviour)
+        assert sorted(reader.read()["gpus"][0]["slowed"]) == sorted(reasons)
+
+
+def test_a_card_that_is_shared_out_tells_of_its_parts(driver: FakeDriver, reader: Reader) -> None:
+    driver.behaves(gpus=2, gpu1_mig=1, gpu1_parts=2, gpu0_mig=0)
+    whole, shared = reader.read()["gpus"]
+    assert (whole["mig"], whole["parts"]) == (False, [])
+    assert shared["mig"] is True
+    assert [(part["memory_total"], part["memory_used"]) for part in shared["parts"]] == [(5 * GIB, GIB)] * 2
+    assert "1g.5gb" in shared["parts"][0]["name"]
+    driver.behaves(mig=1, parts=2, nvmlDeviceGetMaxMigDeviceCount=3)
+    assert reader.read()["gpus"][0]["parts"] == []
+
+
 @pytest.mark.parametrize(
     ("call", "field"),
     [
@@ -161,6 +204,12 @@ def test_processes_are_named_and_listed_once(driver: FakeDriver, reader: Reader)
         ("nvmlDeviceGetUtilizationRates", "load"),
         ("nvmlDeviceGetPowerUsage", "power"),
         ("nvmlDeviceGetEnforcedPowerLimit", "power_limit"),
+        ("nvmlDeviceGetPowerManagementLimitConstraints", "power_range"),
+        ("nvmlDeviceGetTotalEnergyConsumption", "energy"),
+        ("nvmlDeviceGetClockInfo", "clock"),
+        ("nvmlDeviceGetMaxClockInfo", "memory_clock_most"),
+        ("nvmlDeviceGetCurrPcieLinkGeneration", "pcie_generation"),
+        ("nvmlDeviceGetMaxPcieLinkWidth", "pcie_width_most"),
     ],
 )
 def test_a_figure_that_the_driver_refuses_is_unknown_and_the_others_stay(
@@ -182,11 +231,15 @@ def test_a_driver_without_the_old_temperature_call_is_asked_by_the_new_one(drive
 
 
 def test_garbage_becomes_unknown(driver: FakeDriver, reader: Reader) -> None:
-    driver.behaves("garbage", processes=2)
+    driver.behaves("garbage", processes=2, mig=1, parts=1)
     machine = reader.read()
     (gpu,) = machine["gpus"]
-    for field in ("memory_used", "memory_free", "load", "temperature", "power", "power_limit"):
+    sums = ("memory_used", "memory_free", "load", "temperature", "power", "power_limit", "power_range", "energy")
+    clocks = ("clock", "clock_most", "memory_clock", "memory_clock_most")
+    link = ("pcie_generation", "pcie_generation_most", "pcie_width", "pcie_width_most")
+    for field in (*sums, *clocks, *link, "mig"):
         assert gpu[field] is None, field
+    assert (gpu["slowed"], gpu["parts"]) == ([], [])
     assert gpu["memory_total"] == 24 * GIB
     assert gpu["name"] == "NVIDIA GPU 0"
     assert (machine["driver"], machine["cuda"]) == (None, None)
@@ -343,7 +396,7 @@ def test_who_has_more_patience_gets_the_slow_drivers_answer(monkeypatch: pytest.
 
     def ask() -> nvml.DriverReading:
         answered.wait()
-        return nvml.DriverReading(gpus=(nvml.Gpu(0, "card"),))
+        return nvml.DriverReading(gpus=(hardware.Gpu(0, "card"),))
 
     monkeypatch.setattr(nvml, "DEADLINE_SECONDS", 0)
     watch = nvml.DriverWatch(ask)
@@ -459,6 +512,32 @@ class TestOtherCards:
 
 
 @pytest.mark.usefixtures("no_nvidia", "root")
+class TestCardsByTorch:
+    def test_other_makers_cards_are_named_as_torch_named_them(self, studio_home: Path, tmp_path: Path) -> None:
+        cards = [{"name": "AMD Radeon RX 7900 XTX", "memory_total": 24 * GIB}, {"name": "Arc", "memory_total": 8 * GIB}]
+        put(studio_home / "calibration.json", json.dumps({"cards": cards}))
+        machine = hardware.read_machine(tmp_path)
+        assert [(g.index, g.name, g.memory_total, g.memory_free, g.load) for g in machine.gpus] == [
+            (0, "AMD Radeon RX 7900 XTX", 24 * GIB, None, None),
+            (1, "Arc", 8 * GIB, None, None),
+        ]
+        assert "torch names" in (machine.gpu_note or "")
+
+    @pytest.mark.parametrize(
+        "cards", ["", "{", '{"cards": 7}', '{"cards": [1, null]}', '{"cards": []}', '{"schema": 1, "rates": {}}']
+    )
+    def test_a_damaged_answer_names_none(self, studio_home: Path, tmp_path: Path, cards: str) -> None:
+        put(studio_home / "calibration.json", cards)
+        assert hardware.read_machine(tmp_path).gpus == ()
+        assert hardware.read_machine(tmp_path).gpu_note == NO_GPU
+
+    def test_odd_names_and_sizes_are_unknown(self, studio_home: Path, tmp_path: Path) -> None:
+        put(studio_home / "calibration.json", json.dumps({"cards": [{"name": "\x1b[2J", "memory_total": -1}]}))
+        (card,) = hardware.read_machine(tmp_path).gpus
+        assert (card.name, card.memory_total) == ("unknown", None)
+
+
+@pytest.mark.usefixtures("no_nvidia", "root")
 def test_an_apple_computer_is_told_that_its_figures_are_not_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -570,6 +649,20 @@ class TestMemory:
         assert ram(tmp_path)[0] == 64 * MIB
 
 
+def test_those_who_hold_the_most_memory_are_named_largest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = memory.holders(3)
+    assert len(found) <= 3
+    assert [holder.memory_bytes for holder in found] == sorted((h.memory_bytes for h in found), reverse=True)
+    mine = next(holder for holder in memory.holders(100_000) if holder.pid == os.getpid())
+    assert mine.memory_bytes == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+
+    def hidden(*_: object) -> None:
+        raise PermissionError("hidden")
+
+    monkeypatch.setattr(psutil, "process_iter", hidden)
+    assert memory.holders(3) == ()
+
+
 # The rest of the machine ----------------------------------------------------------------------------------------------
 
 
@@ -635,7 +728,7 @@ class TestMachine:
         def ask() -> nvml.DriverReading:
             if failing:
                 raise AttributeError("a slip")
-            return nvml.DriverReading(gpus=(nvml.Gpu(0, "card"),))
+            return nvml.DriverReading(gpus=(hardware.Gpu(0, "card"),))
 
         watch = nvml.DriverWatch(ask)
         assert watch.read().note == "The NVIDIA driver doesn't answer."

@@ -1,7 +1,8 @@
 """config.json -> every tensor of the published checkpoint, by architecture.
 
 In: a config.json as a mapping. Out: (name, shape) pairs under the names that safetensors files use; `None` where the
-architecture isn't known. A new one is a row in a table: `decoder` holds those laid out like Llama, `others` the rest.
+architecture isn't known. A new one is a row in a table: `decoder` holds those laid out like Llama, `others` the rest,
+`vision` the eyes that some have.
 Knows no dtype, no file, no memory.
 """
 
@@ -22,6 +23,14 @@ TENSORS: dict[str, Callable[[Config], Iterator[Named]]] = {
 
 # Whether the head shares the embedding's weights where config.json doesn't say: the defaults of the config classes.
 TIED = {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_bigcode", "smollm3", "falcon"}
+
+# What a config class fills in where config.json is silent, as Gemma 3's are: transformers' Gemma3TextConfig.
+DEFAULTS: dict[str, Config] = {
+    "gemma3_text": {
+        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "head_dim": 256, "vocab_size": 262208,
+    },
+}  # fmt: skip
 
 
 def tied(config: Config) -> bool:

@@ -8,6 +8,7 @@
     ├── linear.py       linear layers: plain, quantized, with LoRA
     ├── norms.py attention.py feedforward.py layer.py      one decoder layer
     ├── heads.py        logits and loss, in each way they are computed
+    ├── litgpt.py       LitGPT's own model and loss
     ├── state.py        what lies there all the time: weights, adapter, optimizer
     ├── step.py         one step: forward, loss, backward, optimizer, and the peak of each
     ├── allocator.py replay.py      CUDA's caching allocator, and a step put through it

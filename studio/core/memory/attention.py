@@ -14,7 +14,6 @@ from studio.core.memory.ops import Gradients
 from studio.core.memory.run import Run
 from studio.core.memory.tape import Tape, Tensor
 
-_LIKE_MISTRAL = ("mistral", "mixtral", "qwen2", "qwen2_moe", "phi3", "starcoder2")
 _BLOCK = 128  # rows that flash-attention's backward rounds up to
 
 
@@ -57,8 +56,8 @@ def _rotary_back(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
 def attend(run: Run, query: Tensor, key: Tensor, value: Tensor, heads: Heads) -> Tensor:
     """The attention's result: `heads.number * heads.value` numbers a token."""
     if run.attention == "eager":
-        return _plain(run, query, key, value, heads)
-    if copies(run):
+        return plain(run, query, key, value, heads)
+    if copies(run, heads):
         key, value = (_repeated(run, x, heads) for x in (key, value))
         heads = heads._replace(kv=heads.number)
     given = query.item
@@ -71,11 +70,11 @@ def attend(run: Run, query: Tensor, key: Tensor, value: Tensor, heads: Heads) ->
     return _kernel(run, query, key, value, heads)
 
 
-def copies(run: Run) -> bool:
+def copies(run: Run, heads: Heads) -> bool:
     """Whether keys and values are copied for each head that shares them."""
     if run.attention == "sdpa":
-        return run.practice.masked or run.habits.repeat_kv
-    return run.habits.repeat_kv_flash and run.shape.model_type in _LIKE_MISTRAL
+        return run.practice.masked or run.habits.repeat_kv or heads.size != heads.value or heads.size > 256
+    return run.shape.model_type in run.habits.repeat_kv_flash
 
 
 def _repeated(run: Run, x: Tensor, heads: Heads) -> Tensor:
@@ -122,7 +121,7 @@ def _kernel_back(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
     return below
 
 
-def _plain(run: Run, query: Tensor, key: Tensor, value: Tensor, heads: Heads) -> Tensor:
+def plain(run: Run, query: Tensor, key: Tensor, value: Tensor, heads: Heads) -> Tensor:
     """Scores, mask, softmax in float32, product, as transformers writes it out: every score is there, several times."""
     tape, item, part = run.tape, run.amp or query.item, run.tape.part
     query, key, value = (ops.cast(tape, x, item) for x in (query, key, value))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.core.memory import ops
+from studio.core.memory import litgpt, ops
 from studio.core.memory.linear import linear
 from studio.core.memory.ops import Gradients
 from studio.core.memory.run import Run
@@ -21,6 +21,8 @@ _ACTIVATIONS = {"gpt2": "gelu_new", "phi": "gelu_new"}
 
 def feed_forward(run: Run, plan: Layer, x: Tensor) -> Tensor:
     """Gate, activation, product, output; or in, activation, out."""
+    if run.habits.program == "litgpt":
+        return litgpt.feed_forward(run, plan, x)
     experts = tuple(matrix for matrix in plan.matrices if matrix.count > 1)
     if experts:
         return _mixture(run, plan, experts, x)
@@ -87,16 +89,22 @@ def _activation(run: Run, x: Tensor) -> Tensor:
     config = run.shape.config
     name = str(config.get("hidden_act") or config.get("activation_function") or _ACTIVATIONS.get(run.shape.model_type))
     if name == "gelu_fast":
-        half, inner, cube = (ops.scaled(tape, x) for _ in range(3))
-        cube = ops.same(tape, ops.multiply(tape, cube, x))
-        bent = ops.tanh(tape, ops.multiply(tape, inner, cube))
-        return ops.multiply(tape, half, ops.same(tape, bent))
+        half = ops.scaled(tape, x)  # no other step has a name: each goes when the next is there
+        return ops.multiply(tape, half, ops.same(tape, ops.tanh(tape, _bent(tape, x))))
     if name == "gelu_new":
         half = ops.scaled(tape, x)
-        cube = ops.scaled(tape, ops.pointwise(tape, x))
-        bent = ops.tanh(tape, ops.scaled(tape, ops.add(tape, x, cube)))
-        return ops.multiply(tape, half, ops.same(tape, bent))
+        return ops.multiply(tape, half, ops.same(tape, ops.tanh(tape, _raised(tape, x))))
     return ops.pointwise(tape, x)
+
+
+def _bent(tape: Tape, x: Tensor) -> Tensor:
+    """x * 0.798 * (1 + 0.0447 * x * x)."""
+    return ops.multiply(tape, ops.scaled(tape, x), ops.same(tape, ops.multiply(tape, ops.scaled(tape, x), x)))
+
+
+def _raised(tape: Tape, x: Tensor) -> Tensor:
+    """0.798 * (x + 0.0447 * x ** 3)."""
+    return ops.scaled(tape, ops.add(tape, x, ops.scaled(tape, ops.pointwise(tape, x))))
 
 
 def _mixture(run: Run, plan: Layer, experts: tuple[Matrix, ...], x: Tensor) -> Tensor:

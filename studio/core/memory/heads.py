@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.core.memory import ops
+from studio.core.memory import litgpt, ops
 from studio.core.memory.linear import product
 from studio.core.memory.norms import norm
 from studio.core.memory.ops import Gradients
+from studio.core.memory.practice import written
 from studio.core.memory.run import Run
 from studio.core.memory.tape import Tape, Tensor
 from studio.core.shapes import Matrix
 
 _TILE_ROWS, _TILE_COLUMNS = 4096, 32768  # chunked_logprob.py: TOKEN_CHUNK_SIZE; trl/trainer/utils.py: chunk size
 _CPU_ROWS = 2048  # worker/trainers.py: rows of logits held at once on a processor
+_TRL_ROWS = 256  # trl/trainer/sft_trainer.py of 1.6 to 1.14, `_CHUNKED_LM_HEAD_CHUNK_SIZE`
 # Models whose code gave the logits to the loss as they are, without float32, until the common loss function came.
 _UNCAST = ("gpt2", "gpt_bigcode", "gpt_neox", "falcon")
 
@@ -29,7 +31,7 @@ def embed(run: Run) -> Tensor:
     out = tape.new(run.tokens * width, run.outer_item)
     if run.full:
         tape.result(out, (tape.root(Tensor(0, 1, None)),), _embed_back, run)
-    elif run.checkpointing or run.quant:  # enable_input_require_grads
+    elif run.habits.program == "transformers" and (run.checkpointing or run.quant):  # enable_input_require_grads
         tape.root(out)
     if run.shape.model_type in ("gpt2", "gpt_bigcode"):
         out = ops.add(tape, out, Tensor(run.tokens * width, run.outer_item, None))
@@ -50,8 +52,16 @@ def loss(run: Run, stream: Tensor) -> Tensor:
     """Summed loss of all tokens; `stream` should be given away, so that it can go when it is no longer needed."""
     hidden = norm(run, stream)
     del stream
+    out = _loss(run, hidden)
+    run.cache.clear()  # the model's answer, in which the cache is, goes when its loss is taken out of it
+    return out
+
+
+def _loss(run: Run, hidden: Tensor) -> Tensor:
     way = run.practice.loss
-    if way == "fused" and not run.cuda:
+    if run.habits.program == "litgpt":
+        return litgpt.loss(run, hidden)
+    if way == "pieces" or (way == "fused" and not run.cuda and run.supervised):
         return _pieces(run, hidden)
     if way in ("fused", "liger"):
         return (_fused if way == "fused" else _liger)(run, hidden)
@@ -66,7 +76,8 @@ def _trained(run: Run) -> bool:
     return run.full
 
 
-def _logits(run: Run, hidden: Tensor) -> Tensor:
+def logits(run: Run, hidden: Tensor) -> Tensor:
+    """The head's product, in the part of that name."""
     run.layer = -1
     matrix = _head(run)
     if run.shape.head is None:  # tied: its gradient is the embedding's
@@ -85,26 +96,29 @@ def _logits(run: Run, hidden: Tensor) -> Tensor:
 
 
 def _from_logits(run: Run, hidden: Tensor) -> Tensor:
-    tape, way = run.tape, run.practice.loss
+    tape, way, kind = run.tape, run.practice.loss, run.shape.model_type
+    assert way is not None
     fast = way == "fast"
     if fast:  # only the last step is another than the library's own
-        way = "padded" if run.habits.loss == "fused" else run.habits.loss
-    logits = _logits(run, hidden)
+        way = "padded" if run.habits.loss in ("fused", "pieces") else run.habits.loss
+    way = written(way, run.habits, kind)
+    scores = logits(run, hidden)
     tape.part = "logits"
     if way == "chunked":
-        return _chunked(run, logits)
-    uncast = run.shape.model_type in _UNCAST and way in ("shifted", "kept")
-    kept = logits if way in ("kept", "padded") or uncast or run.practice.hold_logits else None
-    wide = logits if uncast else ops.cast(tape, logits, 4)
-    del logits
+        return _chunked(run, scores)
+    uncast = kind in _UNCAST and way == "shifted"
+    kept = scores if way in ("kept", "padded") or uncast or run.practice.hold_logits else None
+    wide = scores if uncast else ops.cast(tape, scores, 4)
+    del scores
     moved = wide if way == "padded" else ops.cut(tape, wide)
-    if fast:
-        return _overwriting(run, moved)
+    named = moved if uncast else None  # the model's own code has it under a name until its loss is there
     if moved.item != 4 and run.amp:  # autocast runs cross entropy in float32
         moved = ops.cast(tape, moved, 4)
+    if fast:
+        return _overwriting(run, moved)
     shares = tape.new(moved.numel, moved.item)
     out = tape.result(tape.new(1, 4), (moved,), _cross_entropy_back, shares)
-    del moved, wide
+    del moved, wide, named
     if run.habits.metrics and kept is not None:
         seen = ops.cast(tape, kept, 4) if run.amp else kept
         shifted = tape.new(seen.numel, seen.item)
@@ -162,7 +176,8 @@ def _fused(run: Run, hidden: Tensor) -> Tensor:
     running = tape.new(7 * run.tokens, 4)
     tile = _tile(run, compute)
     converted = _tile_inputs(run, scored, compute)
-    del tile, converted, running
+    folded = _folded(run, compute, 3)  # scaled, their distance from the highest, raised
+    del tile, converted, running, folded
     kept = tape.new(3 * run.tokens, 4)
     trained = tape.root(Tensor(0, 1, None)) if run.full else None
     saved = (run, scored, kept, compute, width)
@@ -175,6 +190,17 @@ def _scattered(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
 
 def _tile(run: Run, item: int) -> Tensor:
     return run.tape.new(min(run.tokens, _TILE_ROWS) * _TILE_COLUMNS, item, "logits")
+
+
+def _folded(run: Run, compute: int, copies: int) -> list[Tensor]:
+    """What folding a tile takes where there is no Triton (`_forward_tile`, `_backward_tile`): float32 copies of it."""
+    if run.cuda:
+        return []
+    numel = min(run.tokens, _TILE_ROWS) * min(run.shape.vocabulary, _TILE_COLUMNS)
+    made = [run.tape.new(numel, 4, "logits") for _ in range(copies)]
+    if compute != 4:
+        made.append(run.tape.new(numel, 4, "logits"))
+    return [*made, run.tape.new(numel, 1, "logits")]
 
 
 def _tile_inputs(run: Run, hidden: Tensor, compute: int) -> list[Tensor]:
@@ -194,7 +220,8 @@ def _fused_back(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
     weight = tape.new(run.shape.vocabulary * width, 4, "logits") if run.full else None
     tile = _tile(run, compute)
     converted = _tile_inputs(run, hidden, compute)
-    del tile, converted
+    folded = _folded(run, compute, 7)  # scaled twice, their logarithm, shares, the gradient, two of its terms
+    del tile, converted, folded
     if below.item != hidden.item:
         below = tape.new(hidden.numel, hidden.item)
     if weight is not None:
@@ -227,14 +254,14 @@ def _liger_back(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
 
 
 def _pieces(run: Run, hidden: Tensor) -> Tensor:
-    """The studio's loss on a processor: scored rows only, long inputs piece by piece (worker/trainers.py)."""
+    """Scored rows only, piece by piece: the studio's own on a processor (worker/trainers.py), or TRL's of its day."""
     tape = run.tape
     scored = tape.result(tape.new(hidden.numel, hidden.item), (hidden,), _scattered)
     del hidden
-    rows = min(run.tokens, _CPU_ROWS)
+    rows = min(run.tokens, _CPU_ROWS if not run.cuda else _TRL_ROWS)
     numel = rows * run.shape.vocabulary
     logits, shares = tape.new(numel, 4, "logits"), tape.new(numel, 4, "logits")
-    kept = shares if run.tokens <= _CPU_ROWS else None
+    kept = shares if run.tokens <= _CPU_ROWS and not run.cuda else None
     del logits, shares
     trained = tape.root(Tensor(0, 1, None)) if run.full else None
     return tape.result(tape.new(1, 4), (scored, trained), _pieces_back, (run, scored, kept, numel))

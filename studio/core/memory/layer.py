@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.core.memory import ops
+from studio.core.memory import generic, litgpt, ops
 from studio.core.memory.attention import Heads, attend, rotary
 from studio.core.memory.feedforward import feed_forward
 from studio.core.memory.linear import linear
@@ -47,6 +47,7 @@ def _again(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
     last = Tensor(out.numel, out.item, None, out.node)  # the newer kind drops the layer's result at once
     del out
     tape.backward(last, gradient, below)
+    run.kept.clear()
     del held, kept
     assert inner.node is not None
     return (inner.node.pending,)
@@ -54,6 +55,8 @@ def _again(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
 
 def body(run: Run, plan: Layer, x: Tensor) -> Tensor:
     """The layer itself."""
+    if not generic.known(run, plan):
+        return generic.body(run, plan, x)
     kind = run.shape.model_type
     names = [path for path, _ in plan.small]
     first = _first(names, "input_layernorm", "ln_1", "ln_attn")
@@ -88,6 +91,8 @@ def _onto(run: Run, stream: Tensor, mixed: Tensor) -> Tensor:
 
 def attention(run: Run, plan: Layer, x: Tensor) -> Tensor:
     """Projections, positions, attention and the output projection."""
+    if run.habits.program == "litgpt":
+        return litgpt.attention(run, plan, x)
     if plan.find("kv_b_proj"):
         return _latent(run, plan, x)
     shape = run.shape
@@ -112,24 +117,11 @@ def _projected(run: Run, plan: Layer, x: Tensor, heads: Heads) -> tuple[Tensor, 
         query, key, value = (linear(run, matrix, x) for matrix in found if matrix)
         return query, key, value
     whole = linear(run, fused, x)
+    if run.shape.model_type in run.habits.caches and not run.tape.recording:
+        run.cache.append(whole.view())  # keys and values are a part of it, and keep all of it
     sizes = (heads.number * heads.size, heads.kv * heads.size, heads.kv * heads.value)
-    return _split(run, whole, sizes)
-
-
-def _split(run: Run, whole: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of one tensor; their gradients are joined again."""
-    joint = run.tape.result(whole.view(), (whole,), _joined, whole.numel)
-    if joint.node:
-        joint.node.joins()
-    parts = []
-    for size in sizes:
-        part = Tensor(run.tokens * size, whole.item, whole.storage, joint.node)
-        parts.append(part)
-    return parts[0], parts[1], parts[2]
-
-
-def _joined(tape: Tape, gradient: Tensor, numel: int) -> Gradients:
-    return (tape.new(numel, gradient.item),)
+    query, key, value = ops.split(run.tape, whole, tuple(run.tokens * size for size in sizes))
+    return query, key, value
 
 
 def _output(plan: Layer) -> Matrix:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from studio.core.memory import ops
+from studio.core.memory import ops, variants
 from studio.core.memory.ops import Gradients
 from studio.core.memory.run import Run
 from studio.core.memory.tape import Tape, Tensor
@@ -20,11 +20,16 @@ def linear(run: Run, matrix: Matrix, x: Tensor) -> Tensor:
     """The layer's output, with its adapter's added where it has one."""
     if run.wraps(matrix):
         return _folded(run, matrix, x)
-    quantized = run.quantizes(matrix)
-    result = _quantized(run, matrix, x) if quantized else product(run, matrix, x, run.item, run.full)
+    result = base(run, matrix, x)
     if not run.adapts(matrix):
-        return result
-    return _with_lora(run, matrix, x, result, quantized)
+        return variants.beside(run, matrix, x, result) if run.touches(matrix) else result
+    out = _with_lora(run, matrix, x, result, run.quantizes(matrix))
+    return variants.dora(run, matrix, out) if getattr(run.config.adapter, "use_dora", False) else out
+
+
+def base(run: Run, matrix: Matrix, x: Tensor) -> Tensor:
+    """The product alone, with a weight that is quantized or not."""
+    return _quantized(run, matrix, x) if run.quantizes(matrix) else product(run, matrix, x, run.item, run.full)
 
 
 def _folded(run: Run, matrix: Matrix, x: Tensor) -> Tensor:
@@ -101,27 +106,31 @@ def _quantized(run: Run, matrix: Matrix, x: Tensor) -> Tensor:
         out = tape.new(rows * matrix.out, compute)
         del quantized, sums
     else:
-        weight = _unpacked(run, matrix)
+        weight = unpacked(run, matrix)
         out = tape.new(rows * matrix.out, compute)
         del weight
     tape.result(out, (x,), _quantized_back, (run, matrix, compute, kept))
     return ops.cast(tape, out, given)
 
 
-def _unpacked(run: Run, matrix: Matrix) -> Tensor:
+def unpacked(run: Run, matrix: Matrix) -> Tensor:
     """The weight in 16 bits; double quantization's scales are restored before it."""
     compute = 2 if run.quant == "gptq" else run.compute
     scales = None
     if run.quant in ("nf4", "fp4") and run.config.model.double_quant:
         scales = run.tape.new(-(-matrix.numel // 64), 4, "scratch")
+    half = None
+    if run.quant in ("nf4", "fp4") and run.habits.unpacks_to_half and not run.halves:
+        half = run.tape.new(matrix.numel, 2, "scratch")
     weight = run.tape.new(matrix.numel, compute, "scratch")
-    del scales
+    del scales, half
     return weight
 
 
 def _quantized_back(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
-    run, matrix, compute, _kept = saved
-    weight = _unpacked(run, matrix)
+    run, matrix, compute, kept = saved
+    run.kept.append(kept)  # an attribute of the graph's node, not one of its saved tensors: it goes with the graph
+    weight = unpacked(run, matrix)
     below = tape.new(gradient.numel // matrix.out * matrix.inp, compute)
     del weight
     return (below,)
@@ -145,7 +154,7 @@ def _with_lora(run: Run, matrix: Matrix, x: Tensor, result: Tensor, quantized: b
 
 
 def _delta(run: Run, matrix: Matrix, x: Tensor) -> Tensor:
-    rank = run.config.adapter.r if run.config.adapter else 0
+    rank = run.rank(matrix)
     down = Matrix(matrix.path + ".lora_A", rank, matrix.inp, count=matrix.count)
     up = Matrix(matrix.path + ".lora_B", matrix.out, rank, count=matrix.count)
     x = ops.dropout(run.tape, x, run.dropout)

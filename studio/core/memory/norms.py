@@ -32,15 +32,15 @@ def norm(run: Run, x: Tensor) -> Tensor:
     scaled = tape.new(x.numel, 4)
     if kind.startswith(_WIDE):  # multiplied in float32, then cast
         last, item = tape.new(x.numel, 4), 4
-        kept = scaled if run.full else None
+        kept = scaled if run.tunes_norms else None
         out = tape.new(x.numel, given) if given != 4 else last
     else:
         narrow = tape.new(x.numel, given) if given != 4 else scaled
         del scaled
         item = max(given, run.norm_item)
         out = tape.new(x.numel, item)
-        kept = narrow if run.full else None
-    return tape.result(out, (x,), _norm_back, (wide, kept, given, item, run.full))
+        kept = narrow if run.tunes_norms else None
+    return tape.result(out, (x,), _norm_back, (wide, kept, given, item, run.tunes_norms))
 
 
 def _norm_back(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:

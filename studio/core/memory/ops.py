@@ -47,6 +47,18 @@ def scaled_back(tape: Tape, gradient: Tensor, saved: Any) -> Gradients:
     return (tape.new(gradient.numel, gradient.item),)
 
 
+def split(tape: Tape, whole: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Views of one tensor, `sizes` numbers each; their gradients are joined again."""
+    joint = tape.result(whole.view(), (whole,), _joined, whole.numel)
+    if joint.node:
+        joint.node.joins()
+    return tuple([Tensor(size, whole.item, whole.storage, joint.node) for size in sizes])
+
+
+def _joined(tape: Tape, gradient: Tensor, numel: int) -> Gradients:
+    return (tape.new(numel, gradient.item),)
+
+
 def add(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
     """x + y; nothing is kept, one gradient goes both ways (cast where they were of two sizes)."""
     item = max(x.item, y.item)
@@ -100,10 +112,10 @@ def tanh(tape: Tape, x: Tensor) -> Tensor:
 
 
 def dropout(tape: Tape, x: Tensor, chance: float) -> Tensor:
-    """Keeps a mask of one byte a number."""
+    """Keeps a mask of one byte a number; a processor's keeps it in the numbers' own format."""
     if not chance:
         return x
-    mask = tape.new(x.numel, 1)
+    mask = tape.new(x.numel, 1 if tape.fuses_dropout else x.item)
     return tape.result(tape.new(x.numel, x.item), (x,), _dropout_back, mask)
 
 

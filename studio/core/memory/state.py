@@ -7,8 +7,9 @@ bitsandbytes. Knows no activations.
 
 from __future__ import annotations
 
+from studio.core.memory import adapters, litgpt
 from studio.core.memory.run import Run
-from studio.core.shapes import Layer, Matrix
+from studio.core.shapes import Layer, Matrix, Tensor
 
 _ROUND = 512
 _BLOCK = 64
@@ -50,11 +51,29 @@ def base(run: Run) -> dict[str, int]:
             parts["weights"] += times * matrix.count * (numbers + bias)
             parts["quantization"] += times * matrix.count * scales
         parts["weights"] += times * sum(_rounded(numel * run.norm_item) for _, numel in plan.small)
-    for tensor in run.shape.outside:
-        small = len(tensor.shape) < 2
-        parts["weights"] += _rounded(tensor.numel * (run.norm_item if small else run.outer_item))
+    for tensor in _outside(run):
+        if run.quant and _own_head(run, tensor):
+            numbers, scales = packed(run, litgpt.head(run))
+            parts["quantization"] += scales
+        else:
+            numbers = _rounded(tensor.numel * (run.norm_item if len(tensor.shape) < 2 else run.outer_item))
+        parts["weights"] += numbers
     parts["buffers"] = _buffers(run)
     return parts
+
+
+def _outside(run: Run) -> tuple[Tensor, ...]:
+    """What belongs to no layer; LitGPT has a head even where the checkpoint ties it."""
+    found = run.outside
+    if run.habits.program == "litgpt" and run.shape.head is None:
+        return (*found, Tensor("lm_head.weight", (run.shape.vocabulary, run.shape.hidden), ""))
+    return found
+
+
+def _own_head(run: Run, tensor: Tensor) -> bool:
+    """Whether this is the head, which LitGPT quantizes like any other linear layer."""
+    named = tensor.name in ("lm_head.weight", "embed_out.weight")
+    return named and run.habits.program == "litgpt"
 
 
 def alike(layers: tuple[Layer, ...]) -> list[tuple[Layer, int]]:
@@ -70,7 +89,10 @@ def alike(layers: tuple[Layer, ...]) -> list[tuple[Layer, int]]:
 
 def blocks(run: Run) -> list[tuple[int, int]]:
     """Sizes of the weights one by one, each with that of the 16-bit one it is quantized from, or 0."""
-    found = [(t.numel * run.outer_item, 0) for t in run.shape.outside]
+    found = [(t.numel * run.outer_item, 0) for t in _outside(run) if not (run.quant and _own_head(run, t))]
+    if run.quant and len(found) < len(_outside(run)):
+        numbers, scales = packed(run, litgpt.head(run))
+        found += [(numbers, 2 * litgpt.head(run).numel), (scales, 0)]
     for plan in run.shape.layers:
         for matrix in plan.matrices:
             if run.quantizes(matrix):
@@ -78,8 +100,9 @@ def blocks(run: Run) -> list[tuple[int, int]]:
                 numbers, scales = packed(run, matrix)
                 found += [(numbers, made), (scales, 0)] * matrix.count
             else:
-                found += [(matrix.numel * run.item, 0)] * matrix.count
-    if not run.full:
+                each = matrix.numel * run.item
+                found += [(each, 0)] * matrix.count if each >= _ROUND else [(each * matrix.count, 0)]
+    if run.config.adapter is not None and run.config.adapter.is_peft:
         found += [(numel * item, 0) for numel, item, times in trained_sizes(run) for _ in range(times)]
     if buffers := _buffers(run):
         found.append((buffers, 0))
@@ -91,8 +114,9 @@ def _buffers(run: Run) -> int:
     if shape.model_type == "gpt_bigcode":
         return shape.number("n_positions") ** 2
     longest = shape.number("max_position_embeddings")
-    if run.habits.rotary_cache and shape.model_type in ("mistral", "mixtral", "qwen2", "phi3", "gemma"):
-        return 2 * longest * shape.head_dim * run.item * len(shape.layers)
+    if shape.model_type in run.habits.rotary_cache:
+        turned = float(shape.config.get("partial_rotary_factor") or shape.config.get("rotary_pct") or 1.0)
+        return 2 * longest * int(turned * shape.head_dim) * run.item * len(shape.layers)
     return 0
 
 
@@ -101,25 +125,40 @@ Sizes = list[tuple[int, int, int]]  # numbers, bytes of each, how many of them
 
 def trained_sizes(run: Run) -> Sizes:
     """Every parameter that is trained."""
+    if run.config.adapter is None:
+        return _whole(run)
+    if run.habits.program == "litgpt":
+        return litgpt.trained(run)
+    adapter, found, item = run.config.adapter, [], run.adapter_item
+    for plan, times, chosen in run.layer_rows():
+        for matrix in plan.matrices if chosen else ():
+            if run.wraps(matrix):
+                found += _stacked(run, matrix, times)
+            elif run.targets(matrix):
+                found += [(numel, item, times * matrix.count) for numel in adapters.beside(adapter, matrix)]
+    own = item if adapter.is_peft else run.item
+    found += [(numel, own, 1) for numel in adapters.apart(adapter, run.shape)]
+    return found + ([(run.shape.hidden, run.outer_item, 1)] if run.scores else [])
+
+
+def _whole(run: Run) -> Sizes:
     found: Sizes = []
     for plan, times in alike(run.shape.layers):
         for matrix in plan.matrices:
-            found += _trained(run, matrix, times * matrix.count, times)
-        if run.full:
-            found += [(numel, run.item, times) for _, numel in plan.small if numel]
-    return found + ([(tensor.numel, run.item, 1) for tensor in run.shape.outside] if run.full else [])
+            found.append((matrix.numel, run.item, times * matrix.count))
+            found += [(matrix.out, run.item, times * matrix.count)] if matrix.bias else []
+        found += [(numel, run.item, times) for _, numel in plan.small if numel]
+    found += [(tensor.numel, run.item, 1) for tensor in run.outside]
+    return found + ([(run.shape.hidden, run.item, 1)] if run.scores else [])
 
 
-def _trained(run: Run, matrix: Matrix, each: int, stacks: int) -> Sizes:
-    """Of one matrix, of which there are `each`, in `stacks` stacks of experts."""
-    if run.full:
-        return [(matrix.numel, run.item, each)] + ([(matrix.out, run.item, each)] if matrix.bias else [])
-    if run.wraps(matrix):
-        return _stacked(run, matrix, stacks)
-    if not run.adapts(matrix):
-        return []
-    rank, item = run.config.adapter.r if run.config.adapter else 0, run.adapter_item
-    return [(rank * matrix.inp, item, each), (rank * matrix.out, item, each)]
+def adapter_bytes(run: Run, trained: Sizes) -> int:
+    """What an adapter adds to the model, buffers that aren't trained among it; 0 where the model's own are trained."""
+    adapter = run.config.adapter
+    if adapter is None or not adapter.is_peft:
+        return 0
+    matrices = [(m, n * m.count) for plan, n, chosen in run.layer_rows() if chosen for m in plan.matrices]
+    return total(trained) + 4 * adapters.fixed(adapter, [(m, n) for m, n in matrices if run.targets(m)])
 
 
 def _stacked(run: Run, matrix: Matrix, times: int) -> Sizes:
@@ -140,20 +179,51 @@ def optimizer(run: Run, trained: Sizes) -> tuple[int, int]:
     """Bytes of the optimizer's state, and of what a step needs for the moment."""
     name, whole = run.config.training.optim, total(trained)
     largest = max((numel * item for numel, item, _ in trained), default=0)
+    if run.habits.program == "litgpt" and run.quant:
+        return 0, 0  # bitsandbytes' PagedAdamW, whatever was asked for (litgpt/utils.py)
     if name == "adamw_torch":
         # The default on a GPU is the foreach kind, which holds one more copy of everything for a moment
         # (torch/optim/adamw.py, `exp_avg_sq_sqrt`); on a processor one tensor at a time.
         return 2 * whole, whole if run.cuda else 2 * largest
-    if name == "adamw_torch_fused":
-        return 2 * whole, 0
-    if name in ("adamw_8bit", "paged_adamw_8bit"):
-        if name.startswith("paged"):
-            return 0, 0  # its pages live where there is room
-        return sum(times * _eight_bit(numel) for numel, _, times in trained), 0
+    if name.startswith("paged"):
+        return 0, 0  # its pages live where there is room
+    if name in _EIGHT_BIT:
+        return _EIGHT_BIT[name] * sum(times * _eight_bit(numel) for numel, _, times in trained) // 2, 0
+    if name in _FLOAT32:
+        return _FLOAT32[name] * sum(times * _rounded(4 * numel) for numel, _, times in trained), 0
+    if name in _COPIES:
+        copies, moment = _COPIES[name]
+        return copies * whole, moment * largest
+    if name in _PROJECTED:
+        return _projected(trained), 2 * largest
     if name == "adafactor":
         rows = sum(times * _rounded(int(numel**0.5) * 8) for numel, _, times in trained)
         return rows, 2 * _rounded(largest * 2)
     return 0, 0  # sgd without momentum
+
+
+# States of a byte or of four a number (bitsandbytes/optim), and states in the parameters' own format with the copies of
+# the largest of them that a step makes for the moment: torch/optim, schedulefree, and transformers' other optimizers.
+_EIGHT_BIT = {"adamw_8bit": 2, "lion_8bit": 1, "ademamix_8bit": 3}
+_FLOAT32 = {"lion_32bit": 1, "ademamix": 3}
+_COPIES = {
+    "adamw_torch_fused": (2, 0),
+    "adagrad": (1, 1),
+    "rmsprop": (1, 1),
+    "schedule_free_adamw": (2, 1),
+    "schedule_free_sgd": (1, 1),
+    "grokadamw": (3, 2),
+    "stable_adamw": (2, 2),
+    "muon": (2, 3),  # Newton and Schulz's iteration holds three
+}
+# GaLore and APOLLO hold Adam's state for gradients projected to this many rows (transformers' default, `rank`).
+_PROJECTED, _PROJECTION = ("galore_adamw", "apollo_adamw"), 128
+
+
+def _projected(trained: Sizes) -> int:
+    """Two states of the projected gradient, and the projection; a matrix is taken to be square."""
+    sizes = ((times, numel * item, _PROJECTION * int(numel**0.5) * item) for numel, item, times in trained)
+    return sum(3 * times * min(whole, projected) for times, whole, projected in sizes)
 
 
 def _eight_bit(numel: int) -> int:

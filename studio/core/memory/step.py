@@ -7,13 +7,13 @@ allocator: `allocator` replays the same stretches for what the process reserves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from studio.core.memory import heads, layer, state
+from studio.core.memory import heads, layer, methods, state
 from studio.core.memory.run import Run
 from studio.core.memory.tape import Event, Tensor
 
-MOMENTS = ("loaded", "forward", "loss", "backward", "optimizer")
+MOMENTS = ("loaded", "generation", "forward", "loss", "reference", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Stretch:
     """
 
     moment: str
-    events: list[Event]
+    events: tuple[Event, ...]
     times: int = 1
     row: int = -1
     place: int = 0
@@ -48,11 +48,14 @@ class Step:
     scratch: int  # the optimizer's temporary
     gradients: int  # bytes left at the end of the backward pass
     run: Run
+    generated: dict[str, int] = field(default_factory=dict)  # what is there while answers are written
 
     @property
     def weight_blocks(self) -> list[tuple[int, int]]:
-        """Sizes of the weights, each with that of the 16-bit one it is made from, or 0."""
-        return state.blocks(self.run)
+        """Sizes of the weights, each with that of the 16-bit one it is made from, or 0; other models are one each."""
+        named = [(self.constant[name], 0) for name in methods.companions(self.run)]
+        fixed = self.constant.get("adapter", 0) - (self.gradients if self.constant.get("adapter") else 0)
+        return state.blocks(self.run) + [block for block in (*named, (fixed, 0)) if block[0] > 0]
 
     @property
     def optimizer_blocks(self) -> list[int]:
@@ -60,7 +63,7 @@ class Step:
         trained = state.trained_sizes(self.run)
         share = self.constant["optimizer"] / (state.total(trained) or 1) / 2
         sizes = [(int(numel * item * share), 2 * times) for numel, item, times in trained]
-        return [size for size, times in sizes if size for _ in range(times)]
+        return [size for size, times in sizes if size >= _TINY for _ in range(times)]
 
     @property
     def scratch_blocks(self) -> list[int]:
@@ -70,15 +73,15 @@ class Step:
             return []
         if self.scratch < self.gradients:
             return [self.scratch]
-        return [numel * item for numel, item, times in trained for _ in range(times)]
+        return [numel * item for numel, item, times in trained if numel * item >= _TINY for _ in range(times)]
 
 
 def go_through(run: Run, generation: str = "ampere") -> Step:
     """Forward, loss and backward of one micro-batch."""
     trained = state.trained_sizes(run)
     constant = state.base(run)
-    if not run.full:
-        constant["adapter"] = state.total(trained)
+    constant["adapter"] = state.adapter_bytes(run, trained)
+    constant |= methods.companions(run)
     constant["optimizer"], scratch = state.optimizer(run, trained)
     constant["workspace"] = state.workspaces(run, generation)
     tape = run.tape
@@ -88,17 +91,24 @@ def go_through(run: Run, generation: str = "ampere") -> Step:
     inputs = tape.new(numbers, 1, "inputs")
     cosines = tape.new(2 * run.length * min(run.shape.head_dim, run.shape.hidden), run.compute)
     stream = heads.embed(run)
+    if stream.node is None and getattr(run.config.adapter, "type", "") in _IN_FRONT:
+        tape.root(stream)
     tape.mark(0)
     cuts = _forward(run, stream_holder := [stream])
     del stream
-    loss = heads.loss(run, stream_holder.pop())
+    run.layer = _BEHIND
+    loss = methods.loss(run, stream_holder.pop())
     run.casts = None
     tape.mark(1)
+    if methods.refers(run.config):
+        methods.ask_reference(run)
+        tape.mark(5)
     tape.part = "backward"
     tape.backward(loss, tape.new(1, 4))
     del loss, inputs, cosines
     tape.mark(4)
-    return Step(stretches(tape.events, tape.marks, cuts), constant, scratch, state.total(trained), run)
+    found = stretches(tape.events, tape.marks, cuts)
+    return Step(found, constant, scratch, state.total(trained), run, methods.generated(run))
 
 
 def _forward(run: Run, holder: list[Tensor]) -> dict[int, tuple[int, int, int]]:
@@ -106,10 +116,12 @@ def _forward(run: Run, holder: list[Tensor]) -> dict[int, tuple[int, int, int]]:
     tape = run.tape
     cuts = {}
     number = 0
-    for row, (plan, count) in enumerate(state.alike(run.shape.layers)):
+    run.chosen = {_BEHIND} if getattr(run.config.adapter, "train_head", False) else set()
+    for row, (plan, count, chosen) in enumerate(run.layer_rows()):
         shown = min(count, 3)
         for place in range(shown):
             run.layer = number = number + 1
+            run.chosen |= {number} if chosen else set()
             holder.append(_begin(run, holder.pop(), number))
             holder.append(layer.layer(run, plan, holder.pop()))
             tape.mark(10 * number + 2)
@@ -139,12 +151,16 @@ def stretches(
     for end, name in marks:
         number, kind = divmod(name, 10)
         times, row, place = cuts.get(number, (1, -1, 0))
-        found.append(Stretch(_KINDS[kind], events[start:end], times, row, place))
+        found.append(Stretch(_KINDS[kind], tuple(events[start:end]), times, row, place))
         start = end
     return found
 
 
-_KINDS = ("forward", "loss", "forward", "backward", "backward")
+_KINDS = ("forward", "loss", "forward", "backward", "backward", "reference")
+# What they train is in front of the first product, so every layer has to pass a gradient on.
+_IN_FRONT = ("prefix_tuning", "prompt_tuning", "p_tuning", "ln_tuning")
+_TINY = 512  # bytes; kernels of convolutions come by the thousand
+_BEHIND = -1  # the number of what comes behind the last layer
 
 
 def peaks(step: Step) -> dict[str, Peak]:
@@ -156,10 +172,13 @@ def peaks(step: Step) -> dict[str, Peak]:
     if step.run.accumulates:
         held["gradients"] = step.gradients
     found: dict[str, Peak] = {"loaded": _peak("loaded", {k: v for k, v in step.constant.items() if k != "optimizer"})}
+    if step.generated:
+        found["generation"] = _peak("generation", {**step.constant, **step.generated})
     live: dict[str, int] = dict.fromkeys(("inputs", "activations"), 0)
     owners: dict[int, tuple[str, Stretch]] = {}
+    offloads = step.run.cuda and step.run.config.training.activation_offloading
     for stretch in step.stretches:
-        high, parts, live = _through(stretch, live, owners)
+        high, parts, live = _through(stretch, live, owners, offloads)
         total = high + sum(held.values())
         if stretch.moment not in found or total > found[stretch.moment].bytes:
             merged = dict(held)
@@ -177,15 +196,18 @@ def _peak(moment: str, parts: dict[str, int]) -> Peak:
 
 
 def _through(
-    stretch: Stretch, live: dict[str, int], owners: dict[int, tuple[str, Stretch]]
+    stretch: Stretch, live: dict[str, int], owners: dict[int, tuple[str, Stretch]], offloads: bool
 ) -> tuple[int, dict[str, int], dict[str, int]]:
-    """The highest sum while the stretch happens `times` over, its parts, and what is left after it."""
+    """The highest sum while the stretch happens `times` over, its parts, and what is left after it.
+
+    `offloads`: what one layer keeps has left the device before the next one needs room for its own.
+    """
     before = dict(live)
     now = sum(live.values())
     high, best = now, -1
     sizes = []
     for index, (key, size, part) in enumerate(stretch.events):
-        if size > 0:
+        if size >= 0:
             owners[key] = part, stretch
         else:
             home = owners[key][1]
@@ -206,8 +228,10 @@ def _through(
     if not again:
         return high, at_best, after
     change = {name: after[name] - before.get(name, 0) for name in after}
+    if offloads:
+        change["activations"] = 0
     later = sum(change.values()) * again
     if later > 0:
         high += later
         at_best = {name: at_best.get(name, 0) + again * change.get(name, 0) for name in {*at_best, *change}}
-    return high, at_best, {name: after[name] + again * change[name] for name in after}
+    return high, at_best, {name: after[name] + again * change.get(name, 0) for name in after}

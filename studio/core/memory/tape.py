@@ -71,6 +71,7 @@ class Tape:
         self.marks: list[tuple[int, int]] = []
         self.next_key = 0
         self.recording = True
+        self.fuses_dropout = True  # `native_dropout`, which processors go without
         self.part = "activations"
 
     def new(self, numel: int, item: int, part: str = "") -> Tensor:

@@ -17,8 +17,10 @@ from torch import nn
 
 from studio.core.memory.run import Run
 from studio.core.memory.state import alike
+from studio.core.sections.adapter import FreezeAdapter
 from studio.core.shapes import Matrix
 from studio.worker.adapters import peft_config
+from studio.worker.adapters.freeze import freeze
 from studio.worker.tracing import standins
 
 _DTYPES = {2: torch.bfloat16, 4: torch.float32}
@@ -59,11 +61,12 @@ def patched(run: Run) -> Iterator[None]:
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    from studio.core.memory.attention import copies
+    from studio.core.memory.attention import Heads, copies
 
     flash = run.attention.startswith("flash")
     masked = run.practice.masked and not flash
-    ALL_ATTENTION_FUNCTIONS.register(_NAME, standins.attention(copies(run), masked, flash))
+    heads = Heads(run.shape.heads, run.shape.kv_heads, run.shape.head_dim, run.shape.head_dim)
+    ALL_ATTENTION_FUNCTIONS.register(_NAME, standins.attention(copies(run, heads), masked, flash))
     ALL_MASK_ATTENTION_FUNCTIONS.register(_NAME, lambda *args, **kwargs: None)
     places = {
         (nn.Module, "_apply"): _replaced,
@@ -114,12 +117,14 @@ def build(config: dict[str, Any], run: Run) -> Any:
     if run.quant:
         _quantize(model, run)
     _recast(model, run)
-    if run.config.adapter:
+    if isinstance(run.config.adapter, FreezeAdapter):
+        freeze(model, run.config.adapter)
+    elif run.config.adapter:
         import peft
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what PEFT says about a layout that it puts right by itself
-            model = peft.get_peft_model(model, peft_config(run.config.adapter), autocast_adapter_dtype=False)
+            model = peft.get_peft_model(model, peft_config(run.config.adapter, model), autocast_adapter_dtype=False)
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.data = parameter.data.to(_DTYPES[run.adapter_item])

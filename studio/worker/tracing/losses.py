@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from studio.core.memory.practice import Habits, Practice
+from studio.core.memory.practice import Habits, Practice, written
 
 _TILE_ROWS, _TILE_COLUMNS = 4096, 32768
-_CPU_ROWS = 2048
+_CPU_ROWS, _TRL_ROWS = 2048, 256
 _UNCAST = ("gpt2", "gpt_bigcode", "gpt_neox", "falcon")
 
 
 def loss_of(model: Any, inputs: dict[str, Any], practice: Practice, habits: Habits, cuda: bool) -> tuple[Any, Any]:
     """(loss, what is held)."""
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    if practice.loss in ("fused", "liger"):
+    if practice.loss in ("fused", "liger", "pieces"):
         hidden = base.base_model(**inputs).last_hidden_state
         head = base.get_output_embeddings().weight
-        if not cuda:
-            return _pieces(hidden[:, :-1].reshape(-1, hidden.shape[-1]), head), None
+        if not cuda or practice.loss == "pieces":
+            return _pieces(hidden[:, :-1].reshape(-1, hidden.shape[-1]), head, cuda), None
         if practice.loss == "liger":
             return _Liger.apply(hidden.reshape(-1, hidden.shape[-1]), head), None
         compute = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
@@ -41,8 +41,10 @@ def _from_logits(model: Any, base: Any, inputs: dict[str, Any], practice: Practi
     hook.remove()
     fast, way = practice.loss == "fast", practice.loss
     if fast:
-        way = "padded" if habits.loss == "fused" else habits.loss
-    uncast = base.config.model_type in _UNCAST and way in ("shifted", "kept")
+        way = "padded" if habits.loss in ("fused", "pieces") else habits.loss
+    assert way is not None
+    way = written(way, habits, base.config.model_type)
+    uncast = base.config.model_type in _UNCAST and way == "shifted"
     kept = logits if way in ("kept", "padded") or uncast or practice.hold_logits else None
     if way == "chunked":
         loss = sum(_cross_entropy(part) for part in logits.chunk(8, dim=1))
@@ -50,12 +52,13 @@ def _from_logits(model: Any, base: Any, inputs: dict[str, Any], practice: Practi
     wide = logits if uncast else logits.float()
     del logits
     moved = wide if way == "padded" else wide[:, :-1].contiguous()
-    if fast:
-        return _Overwriting.apply(moved).sum(), None
+    named = moved if uncast else None  # the model's own code has it under a name until its loss is there
     if moved.dtype != torch.float32 and torch.is_autocast_enabled("cpu"):
         moved = moved.float()
+    if fast:
+        return _Overwriting.apply(moved).sum(), None
     loss = _cross_entropy(moved)
-    del moved, wide
+    del moved, wide, named
     if habits.metrics and kept is not None:
         seen = kept.float() if torch.is_autocast_enabled("cpu") else kept
         shifted = seen[:, :-1].contiguous()
@@ -140,14 +143,15 @@ class _Liger(torch.autograd.Function):  # type: ignore[misc]
         return below, above[0] if above else None
 
 
-def _pieces(hidden: Any, head: Any) -> Any:
-    """The studio's own on a processor (worker/trainers.py)."""
+def _pieces(hidden: Any, head: Any, cuda: bool) -> Any:
+    """The studio's own on a processor (worker/trainers.py), or TRL's of 1.6 to 1.14."""
     from torch.utils.checkpoint import checkpoint
 
     def piece(states: Any) -> Any:
         return _cross_entropy(functional.linear(states, head).float())
 
     scored = hidden.clone()
-    if scored.shape[0] <= _CPU_ROWS:
+    if scored.shape[0] <= _CPU_ROWS and not cuda:
         return piece(scored)
-    return torch.stack([checkpoint(piece, part, use_reentrant=False) for part in scored.split(_CPU_ROWS)]).sum()
+    parts = scored.split(_TRL_ROWS if cuda else _CPU_ROWS)
+    return torch.stack([checkpoint(piece, part, use_reentrant=False) for part in parts]).sum()

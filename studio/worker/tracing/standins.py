@@ -70,7 +70,8 @@ class _Product(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Any, packed: Any, shape: tuple[int, int], kind: str, keeps: bool) -> Any:
         ctx.shape, ctx.kind, ctx.dtype = shape, kind, x.dtype
-        ctx.save_for_backward(packed, *([x] if keeps else []))
+        ctx.save_for_backward(packed)
+        ctx.kept = x if keeps else None  # as an attribute, which goes only with the whole graph
         if kind == "int8":
             quantized = torch.empty_like(x, dtype=torch.int8)
             sums = x.new_empty(*x.shape[:-1], shape[0], dtype=torch.int32)
