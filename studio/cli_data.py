@@ -143,6 +143,56 @@ def split_(
     put(told, as_json, "\n".join(lines))
 
 
+@data.command("prefer")
+def prefer(
+    path: Dataset,
+    out: New,
+    model: Annotated[str, typer.Option(help="A run's id or a model: whose answers.")],
+    reward_model: Annotated[str, typer.Option(help="run:<id> of a reward run, or a reward model.")],
+    samples: Annotated[int, typer.Option(help="Answers to each question.")] = 4,
+    most: Annotated[int | None, typer.Option(help="Questions at most; all, where it isn't said.")] = None,
+    temperature: Annotated[float, typer.Option(help="How freely answers are drawn.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 256,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same answers.")] = 42,
+    format: Layout = "auto",
+    config: Config = None,
+    split: Part = None,
+    as_json: Json = False,
+) -> None:
+    """Make preference data: of several answers to each question the best and the worst, by a reward model."""
+    from studio.workspace.chat import check_samples, resolve_target, target_of
+    from studio.workspace.extras import resolve_extra
+    from studio.workspace.runs import Runs
+
+    check_samples(temperature, samples)
+    fields = resolve_target(Runs(), target_of(model))[1]
+    reward = dataclasses.asdict(resolve_extra(reward_model, "reward_model", "reward"))
+    request = _request({"path": path, "format": format}, "", config, split)
+    drawn = {"temperature": temperature, "top_p": 1.0, "max_new_tokens": max_new_tokens, "seed": seed}
+    named = {"dataset_name": path, "model_name": model, "reward_name": reward_model}
+    wishes = {"reward": reward, "samples": samples, "most": most, "out": str(_new(out))}
+    told = _preferred(fields, {**request, **wishes, **drawn, **named})
+    say(f"{told['rows']:,} pairs of {told['read']:,} questions; {told['alike']:,} had answers all alike.")
+    put(told, as_json, str(told["path"]))
+
+
+def _preferred(model: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    from studio.worker.bestof import BestOf
+    from studio.worker.chat import ChatModel
+    from studio.workspace.follow import ProgressLine
+
+    line, chat = ProgressLine(say), ChatModel()
+
+    def part(fields: dict[str, Any]) -> None:
+        line.show(str(fields.get("text", "")), fields.get("done"), fields.get("total"), "rows")
+
+    try:
+        chat.load(model, part)
+        return BestOf(chat).prefer(request, part)
+    finally:
+        line.end()
+
+
 # -- asking -----------------------------------------------------------------------------------------------------------
 
 

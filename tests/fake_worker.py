@@ -4,7 +4,8 @@ In: a job folder, `--standby`, `--serve` or `--data`, as the real one; the scrip
 answers on the pipe. `FakeWorkers` puts it in the real one's place, below the launcher, so that everything above it
 is the studio's own. A script is words, done from left to right:
 
-    sign  start[:FROM]  step:N  save:N  adapter  note:TEXT  tear  say:TEXT  end:STATUS   what a worker writes
+    sign  start[:FROM]  step:N  judge:N  save:N  adapter  note:TEXT  tear                what a worker writes
+    say:TEXT  result:NAME=JSON  end:STATUS
     wait:FILE  obey (waits for a stop)  work (steps until a stop)                        how long it takes
     deaf (ignores SIGTERM)  child (starts one)  kill:SIGNAL  exit:CODE                   how it misbehaves
 """
@@ -12,6 +13,7 @@ is the studio's own. A script is words, done from left to right:
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -25,6 +27,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import psutil
+import yaml
 
 from studio.core.events import CheckpointSaved, Ended, Metrics, Note, Stage
 from studio.core.job import EventLog, JobFolder, create_text
@@ -104,6 +107,7 @@ class _Job:
         self.folder = JobFolder(path)
         self.attempt = 1 + len(list(path.glob("process-*.json")))
         self.step_now = 0
+        self.found: dict[str, Any] = {}
 
     def do(self, script: str) -> int:
         for word in script.split():
@@ -129,6 +133,13 @@ class _Job:
         values = {"loss": 3.0 - self.step_now / 10}
         self.log.append(Metrics(self.step_now, STEPS, self.step_now / STEPS, float(self.step_now), values))
 
+    def judge(self, number: str) -> None:
+        """A validation whose loss falls with the steps and is lowest at a learning rate of 1e-3."""
+        self.step_now = int(number)
+        rate = float(yaml.safe_load(self.folder.run_config.read_text(encoding="utf-8"))["training"]["learning_rate"])
+        values = {"eval_loss": (math.log10(rate) + 3) ** 2 + 1 / self.step_now}
+        self.log.append(Metrics(self.step_now, STEPS, self.step_now / STEPS, float(self.step_now), values))
+
     def save(self, number: str) -> None:
         name = f"checkpoints/checkpoint-{number}"
         (self.folder.path / name).mkdir(parents=True)
@@ -150,7 +161,11 @@ class _Job:
 
     def end(self, status: str) -> None:
         cause = "The cause that the worker gave." if status == "failed" else ""
-        self.log.append(Ended(status, cause, "And the hint." if cause else ""))  # type: ignore[arg-type]
+        self.log.append(Ended(status, cause, "And the hint." if cause else "", self.found))  # type: ignore[arg-type]
+
+    def result(self, told: str) -> None:
+        name, _, value = told.partition("=")
+        self.found[name] = json.loads(value)
 
     def wait(self, name: str) -> None:
         until(lambda: (self.folder.path / name).exists(), _LONGEST)

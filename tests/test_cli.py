@@ -66,9 +66,35 @@ def test_a_run_is_followed_to_its_end_and_its_folder_is_the_last_line(
     assert load_config(Path(again.out.strip()) / "run.yaml") == run.config
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in bundled("presets").glob("*.yaml")))
+_SHIPPED = sorted(path.name for path in bundled("presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in _SHIPPED if not name.startswith(("rlhf-2", "rlhf-3"))])
 def test_a_shipped_preset_trains(studio: Command, name: str) -> None:
     assert studio("train", bundled("presets") / name).code == 0
+
+
+@pytest.mark.parametrize("last", [name for name in _SHIPPED if name.startswith("rlhf-3")])
+def test_the_presets_of_a_chain_train_one_after_the_other(studio: Command, last: str) -> None:
+    names = ["rlhf-1-sft.yaml", "rlhf-2-reward.yaml", last]
+    said = studio("train", *(bundled("presets") / name for name in names), "--set", "training.seed=7")
+    assert said.code == 0
+    first, second, third = (Runs().get(Path(line).name) for line in said.out.splitlines())
+    assert second.config.model.name_or_path == third.config.model.name_or_path == f"run:{first.id}"
+    assert third.config.method.rewards == [f"model:run:{second.id}"]  # type: ignore[union-attr]
+    assert {run.config.training.seed for run in (first, second, third)} == {7}
+
+
+def test_a_chain_ends_where_a_run_fails_and_begins_only_in_order(
+    studio: Command, workers: FakeWorkers, tmp_path: Path
+) -> None:
+    presets = [bundled("presets") / name for name in ("rlhf-1-sft.yaml", "rlhf-2-reward.yaml")]
+    said = studio("train", presets[1], presets[0])
+    assert (said.code, said.out) == (2, "") and "no file before it" in said.err
+    workers.scripts["mine 1"] = "sign start end:failed exit:1"
+    said = studio("train", *presets, "--name", "mine")
+    assert said.code == 1
+    assert said.out == f"{runs_dir() / only_run()}\n"
 
 
 @pytest.mark.parametrize(

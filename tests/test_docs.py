@@ -45,9 +45,9 @@ def test_every_command_of_the_readme_exists_and_the_other_way_round() -> None:
     assert block
     told = set()
     for line in block[1].splitlines():
-        words = re.match(r"studio (\w+)((?: \w+)?(?: ID| NAME| PATH)?(?: \| \w+(?: ID| NAME)?)*)", line)
+        words = re.match(r"studio ([\w-]+)((?: \w+)?(?: ID| NAME| PATH)?(?: \| \w+(?: ID| NAME)?)*)", line)
         assert words, line
-        subcommands = re.findall(r"\b(list|show|stop|resume|delete|get|check|stats|convert|split)\b", words[2])
+        subcommands = re.findall(r"\b(list|show|stop|resume|delete|get|check|stats|convert|split|prefer)\b", words[2])
         told |= {f"{words[1]} {sub}" for sub in subcommands} or {words[1]}
     from studio import cli
 
@@ -71,7 +71,7 @@ def test_contributing_names_places_that_exist() -> None:
         assert (ROOT / place).exists(), place
     for name, module in (
         ("FORMATS", "core/formats.py"),
-        ("BUILDERS", "worker/trainers.py"),
+        ("BUILDERS", "worker/trainers/build.py"),
         ("WRITERS", "worker/export/run.py"),
     ):
         assert name in text

@@ -15,20 +15,23 @@ PROJECT = Path(__file__).parents[1]
 STUDIO = PROJECT / "studio"
 MODULES = sorted(STUDIO.rglob("*.py"))
 
+# Beside cli.py: a file for each group of commands.
+COMMANDS = sorted(path.stem for path in STUDIO.glob("cli_*.py"))
+
 # DESIGN's table. The standard library is everyone's, and so is what core may import.
 OURS = {
     "core": {"core"},
     "workspace": {"core", "workspace"},
     "worker": {"core", "worker"},
     "ui": {"core", "workspace", "ui"},
-    "cli": {"core", "workspace", "worker", "ui", "cli", "cli_data", "say"},
+    "cli": {"core", "workspace", "worker", "ui", "cli", *COMMANDS, "say"},
 }
 OTHERS = {
     "core": {"pydantic", "annotated_types", "yaml"},
-    "workspace": {"psutil", "pynvml", "huggingface_hub", "pyarrow", "filelock"},
+    "workspace": {"psutil", "pynvml", "huggingface_hub", "pyarrow", "filelock", "optuna"},
     "worker": {
         "accelerate", "bitsandbytes", "datasets", "datasketch", "filelock", "gguf", "huggingface_hub", "jinja2",
-        "numpy", "peft", "psutil", "py3langid", "pyarrow", "regex", "safetensors", "sklearn", "threadpoolctl",
+        "numpy", "peft", "psutil", "py3langid", "pyarrow", "pynvml", "regex", "safetensors", "sklearn", "threadpoolctl",
         "tokenizers", "torch", "tqdm", "transformers", "trl", "zstandard",
     },
     "ui": {"gradio", "fastapi", "starlette", "uvicorn"},
@@ -41,7 +44,11 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "man
 def wing(path: Path) -> str:
     """The part of the house that a module belongs to."""
     first = path.relative_to(STUDIO).parts[0]
-    return "cli" if first in ("cli.py", "cli_data.py", "say.py", "__main__.py", "__init__.py") else first
+    return (
+        "cli"
+        if first in ("cli.py", "say.py", "__main__.py", "__init__.py", *(f"{name}.py" for name in COMMANDS))
+        else first
+    )
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -102,13 +109,13 @@ def test_every_wing_is_in_the_table_and_is_used() -> None:
     assert {wing(path) for path in MODULES} == set(OURS) == set(OTHERS)
 
 
-@pytest.mark.parametrize("module", ["cli.py", "cli_data.py", "say.py"])
+@pytest.mark.parametrize("module", ["cli.py", "say.py", *(f"{name}.py" for name in COMMANDS)])
 def test_the_command_line_imports_our_wings_only_when_it_is_called(module: str) -> None:
     """So that `studio --help` answers at once. Errors are what it catches."""
     tree = ast.parse((STUDIO / module).read_text(encoding="utf-8"))
     at_once = {name for node in tree.body for _, name in imports(node) if not isinstance(node, ast.FunctionDef)}
     ours = {name for name in at_once if name.startswith("studio")}
-    assert ours <= {"studio.core.errors", "studio.cli_data", "studio.say"}
+    assert ours <= {"studio.core.errors", "studio.say", *(f"studio.{name}" for name in COMMANDS)}
 
 
 @pytest.mark.parametrize("module", ["studio.cli", "studio.ui.build", "studio.ui.server", "studio.workspace.supervisor"])

@@ -51,8 +51,10 @@ export class Charts {
  * One chart. `lines`: [{name, token, label, smoothed, dots}]; `format` writes a value; `log`: whether the log axis applies.
  */
 export class Chart {
-  constructor({ title, lines, height, format, log = false }) {
+  /** `optional`: it is seen only where there is something to draw. */
+  constructor({ title, lines, height, format, log = false, optional = false }) {
     this.lines = lines;
+    this.optional = optional;
     this.height = height;
     this.format = format;
     this.log = log;
@@ -66,7 +68,7 @@ export class Chart {
     this.empty = h("p", { class: "plot-empty" }, say("runs.no_curve"));
     this.gaps = h("p", { class: "plot-gaps", hidden: true });
     const caption = h("figcaption", {}, h("span", { class: "title" }, title), h("span", { class: "keys" }, keys), this.at);
-    this.element = h("figure", { class: "chart" }, caption, this.area, this.empty, this.gaps);
+    this.element = h("figure", { class: "chart", hidden: optional }, caption, this.area, this.empty, this.gaps);
     new ResizeObserver(() => this.#resize()).observe(this.area);
   }
 
@@ -80,6 +82,7 @@ export class Chart {
     this.data = [steps, ...raw.map(drawable), ...smoothed.map(drawable)];
     this.missing = series.gaps(this.lines.map((line) => line.name));
     const there = steps.length > 0;
+    this.element.hidden = this.optional && !there;
     this.area.hidden = !there;
     this.empty.hidden = there;
     if (there && this.plot) this.#update();

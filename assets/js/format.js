@@ -10,6 +10,27 @@ export const degrees = (value) => (missing(value) ? NONE : `${Math.round(value)}
 export const watts = (value) => (missing(value) ? NONE : `${Math.round(value)} W`);
 export const epoch = (value) => (missing(value) ? NONE : value.toFixed(2));
 
+export const megahertz = (value) => (missing(value) ? NONE : `${Math.round(value)} MHz`);
+
+/** A share above or below, as a percentage with its sign: -2.1 %, +4 %. */
+export function signed(share) {
+  if (missing(share)) return NONE;
+  const percents = 100 * share;
+  const digits = Math.abs(percents) < 9.95 ? 1 : 0;
+  const figure = Number(Math.abs(percents).toFixed(digits));
+  return `${figure === 0 ? "±" : percents < 0 ? "−" : "+"}${figure} %`;
+}
+
+/** Kilowatt-hours: three digits that matter. */
+export const kilowattHours = (value) => (missing(value) ? NONE : String(Number(value.toPrecision(3))));
+
+/** Operations a second. */
+export function flops(value) {
+  if (missing(value)) return NONE;
+  const [size, unit] = value >= 1e12 ? [1e12, "TFLOP/s"] : [1e9, "GFLOP/s"];
+  return `${Number((value / size).toPrecision(3))} ${unit}`;
+}
+
 /** Learning rates: 2e-4, 1.5e-5. */
 export function rate(value) {
   if (missing(value)) return NONE;

@@ -71,10 +71,10 @@ export async function get(path) {
   return read(await fetch(`api/${path}`, { headers: { accept: "application/json" } }));
 }
 
-/** POST an object to /api/<path>. Throws an Error whose message is a sentence to show. */
-export async function post(path, body = {}) {
+/** POST an object to /api/<path>. Throws an Error whose message is a sentence to show; `signal` gives the question up. */
+export async function post(path, body = {}, signal = null) {
   const headers = { "content-type": "application/json" };
-  return read(await fetch(`api/${path}`, { method: "POST", headers, body: JSON.stringify(body) }));
+  return read(await fetch(`api/${path}`, { method: "POST", headers, body: JSON.stringify(body), signal }));
 }
 
 /** An answer as JSON, or its refusal as an Error. */

@@ -1,12 +1,12 @@
-// Which tab, and which run or dataset in it: named by the address, so that a reload, a bookmark and the back button land
+// Which tab, and which run, search or dataset in it: named by the address, so that a reload, a bookmark and the back button land
 // where one was.
 
 import { appear } from "./dom.js";
 
 const TABS = ["data", "train", "runs", "chat", "export", "system"];
 const FIRST = "train";
-const MORE = ["run", "dataset", "view", "max_length"]; // what a tab shows, or is handed
-const KEPT = { runs: ["run"], export: ["run"], data: ["dataset", "view"] }; // what a tab comes back to
+const MORE = ["run", "sweep", "dataset", "view", "max_length"]; // what a tab shows, or is handed
+const KEPT = { runs: ["run", "sweep"], export: ["run"], data: ["dataset", "view"] }; // what a tab comes back to
 const listeners = new Set();
 const last = {};
 
@@ -18,7 +18,7 @@ function read() {
   return { tab, ...Object.fromEntries(MORE.map((name) => [name, query.get(name) ?? ""])) };
 }
 
-/** Call `listener(route)` at every change of tab, run or dataset. */
+/** Call `listener(route)` at every change of tab, run, search or dataset. */
 export function onRoute(listener) {
   listeners.add(listener);
 }

@@ -1,36 +1,51 @@
-// The Runs tab: the list at the left, one run at the right.
+// The Runs tab: searches and runs in the list at the left, one of them at the right.
 
 import { h, put, say } from "./dom.js";
 import { loss, roughly, when } from "./format.js";
 import { ask, askNow, get, onAnswer } from "./live.js";
 import { go, onRoute, route } from "./route.js";
 import { RunView } from "./runview.js";
+import { SweepsList } from "./sweeps.js";
+import { SweepView } from "./sweepview.js";
 
 const PAGE = 100;
 let list = null;
 let view = null;
+let search = null;
 
-ask(() => (route.tab === "runs" && view ? view.question() : {}));
+ask(() => (route.tab === "runs" && view && !route.sweep ? view.question() : {}));
 
 onAnswer((answer) => {
   if (!list || route.tab !== "runs") return;
   void list.update(answer);
+  void list.searches.update(answer);
+  void search.update(answer);
   if (answer.run && view.id === answer.run.id) view.update(answer.run);
 });
 
-onRoute(({ tab, run }) => {
+onRoute(({ tab, run, sweep }) => {
   if (!list || tab !== "runs") return;
-  view.show(run);
-  list.choose(run);
+  show(run, sweep);
   askNow();
 });
 
+function show(run, sweep) {
+  view.element.hidden = Boolean(sweep);
+  view.show(run);
+  search.show(sweep);
+  list.choose(run);
+  list.searches.choose(sweep);
+  list.searches.forget();
+}
+
 export function buildRuns() {
   list = new RunsList();
-  view = new RunView();
-  const element = h("div", { class: "runs" }, list.element, view.element, emptyState());
+  view = new RunView((run) => list.searches.trials.get(run));
+  search = new SweepView();
+  const element = h("div", { class: "runs" }, list.element, view.element, search.element, emptyState());
   list.onEmpty = (empty) => element.classList.toggle("empty", empty);
-  view.show(route.tab === "runs" ? route.run : "");
+  const here = route.tab === "runs";
+  show(here ? route.run : "", here ? route.sweep : "");
   askNow();
   return element;
 }
@@ -49,13 +64,16 @@ class RunsList {
   constructor() {
     this.version = null;
     this.most = PAGE;
+    this.total = null;
     this.rows = new Map();
+    this.searches = new SweepsList();
+    this.searches.onChange = () => this.#mark();
     this.onEmpty = () => {};
     this.items = h("div", { class: "runs-items", role: "listbox", "aria-label": say("runs.list") });
     this.items.addEventListener("keydown", (event) => this.#move(event));
     this.more = h("button", { type: "button", class: "st-button small", hidden: true, onclick: () => this.#showMore() });
     const head = h("h2", {}, say("runs.title"));
-    this.element = h("aside", { class: "runs-list" }, head, this.items, this.more);
+    this.element = h("aside", { class: "runs-list" }, this.searches.element, head, this.items, this.more);
   }
 
   /** Fetch the list if it has changed; move the live run's figures along either way. */
@@ -65,7 +83,28 @@ class RunsList {
       this.#draw(await get(`runs?most=${this.most}`), total);
     }
     const row = live && this.rows.get(live.id);
-    if (row) put(row.note, note(live));
+    if (row) put(row.note, this.#note(live));
+  }
+
+  /** The line under a run's name, and of which search it is a trial. */
+  #note(line) {
+    const trial = this.searches.trials.get(line.id);
+    return trial ? `${say("sweeps.trial", trial)} · ${note(line)}` : note(line);
+  }
+
+  #mark() {
+    for (const row of this.rows.values()) {
+      const trial = this.searches.trials.get(row.line.id);
+      if (trial) row.note.title = say("sweeps.trial.of", trial);
+      put(row.note, this.#note(row.line));
+    }
+    this.#tellEmpty();
+  }
+
+  #tellEmpty() {
+    const searched = this.searches.lines.length > 0;
+    this.element.classList.toggle("searched", searched);
+    this.onEmpty(this.total === 0 && !searched);
   }
 
   choose(run) {
@@ -82,8 +121,9 @@ class RunsList {
     this.items.replaceChildren(...[...this.rows.values()].map((row) => row.element));
     this.more.hidden = total <= lines.length;
     put(this.more, say("runs.more", { count: total - lines.length }));
-    this.onEmpty(total === 0);
-    if (!route.run && lines.length) {
+    this.total = total;
+    this.#mark();
+    if (!route.run && !route.sweep && lines.length) {
       const first = lines.find((line) => ["running", "stopping"].includes(line.status)) ?? lines[0];
       go("runs", first.id, { replace: true });
     }
@@ -112,7 +152,7 @@ function rowOf(line) {
   const dot = h("span", { class: "dot", "data-status": line.status });
   const best = line.best_eval_loss ?? line.loss;
   const words = line.best_eval_loss === null ? say("runs.loss") : say("runs.best");
-  const under = h("span", { class: "under" }, note(line));
+  const under = h("span", { class: "under" });
   const element = h(
     "button",
     {
@@ -129,7 +169,7 @@ function rowOf(line) {
     under,
     h("span", { class: "num when" }, when(line.started)),
   );
-  return { element, note: under };
+  return { element, note: under, line };
 }
 
 /** The line under a run's name: its state where that is news, else what it was. */

@@ -2,18 +2,24 @@
 
 import { Chart, Charts } from "./charts.js";
 import { h, put, say, term } from "./dom.js";
-import { bytes, duration, epoch, integer, loss, rate, roughly, short, when } from "./format.js";
+import { bytes, duration, epoch, integer, kilowattHours, loss, rate, roughly, short, signed, watts, when } from "./format.js";
 import { get } from "./live.js";
 import { RunActions } from "./runactions.js";
 import { Folds } from "./runfolds.js";
+import { go } from "./route.js";
 import { Series } from "./series.js";
+import { RateCurve } from "./sweeprate.js";
 
 const plain = { value: (value) => short(value), axis: short };
 const FIGURES = ["step", "epoch", "elapsed", "left", "speed", "train_loss", "eval_loss", "best_eval_loss"];
+// What methods that judge answers tell beside their loss, by TRL's names.
+const JUDGED = ["rewards/accuracies", "rewards/margins", "accuracy", "margin", "kl"];
 const EXPLAINED = ["epoch", "speed", "train_loss", "eval_loss"];
 
 export class RunView {
-  constructor() {
+  /** `trialOf(run)` says of which search a run is a trial, if it is one. */
+  constructor(trialOf) {
+    this.trialOf = trialOf;
     this.id = "";
     this.choose = h("p", { class: "st-hint" }, say("runs.choose"));
     this.body = h("div", { class: "run-body" });
@@ -46,6 +52,8 @@ export class RunView {
     this.#head(run);
     this.#figures(run);
     this.actions.update(run);
+    this.body.classList.toggle("finder", run.finder);
+    if (run.finder) this.rates.update(run, this.series);
     if (this.series.changes !== this.drawn) {
       this.drawn = this.series.changes;
       this.charts.draw(this.series);
@@ -59,6 +67,9 @@ export class RunView {
     this.name = h("h2", {});
     this.pill = h("span", { class: "st-pill" });
     this.attempt = h("span", { class: "attempt", hidden: true });
+    this.finds = h("span", { class: "st-pill", hidden: true }, say("sweep.rate.pill"));
+    this.trial = h("button", { type: "button", class: "fit-link", hidden: true });
+    this.trial.addEventListener("click", () => go("runs", "", { sweep: this.trial.dataset.sweep }));
     this.about = h("p", { class: "about" });
     this.cause = h("p", { class: "cause", hidden: true });
     this.actions = new RunActions(this.id);
@@ -67,12 +78,17 @@ export class RunView {
     this.values = Object.fromEntries(FIGURES.map((key) => [key, h("dd", { class: "num" })]));
     const word = (key) => (EXPLAINED.includes(key) ? term(say(`runs.${key}`), say(`runs.${key}.info`)) : say(`runs.${key}`));
     const figures = FIGURES.map((key) => h("div", {}, h("dt", {}, word(key)), this.values[key]));
+    this.took = h("p", { class: "about took", hidden: true });
     this.folds = new Folds();
+    this.rates = new RateCurve(this.id);
+    const title = h("div", { class: "title" }, this.name, this.pill, this.finds, this.attempt, this.trial);
     return [
-      h("header", {}, h("div", { class: "title" }, this.name, this.pill, this.attempt), this.about, this.cause),
+      h("header", {}, title, this.about, this.cause),
       this.actions.element,
       this.bar,
       h("dl", { class: "run-figures" }, figures),
+      this.took,
+      this.rates.element,
       this.#buildCharts(),
       this.folds.element,
     ];
@@ -93,10 +109,22 @@ export class RunView {
     });
     const small = (name, format, smoothed) =>
       new Chart({ title: say(`runs.curve.${name}`), height: 130, format, lines: [line(name, "curve-a", { smoothed })] });
+    const judged = (name) =>
+      new Chart({
+        title: say(`runs.curve.${name}`),
+        height: 130,
+        format: plain,
+        optional: true,
+        lines: [
+          line(name, "curve-a", { label: say("runs.curve.train"), smoothed: true }),
+          line(`eval_${name}`, "curve-b", { label: say("runs.curve.held_out"), dots: true }),
+        ],
+      });
     const others = [
       small("learning_rate", { value: rate, axis: rate }, false),
       small("grad_norm", plain, true),
       small("tokens_per_second", { value: integer, axis: short }, true),
+      ...JUDGED.map(judged),
     ];
     this.charts = new Charts([main, ...others]);
     const grid = h("div", { class: "chart-grid" }, others.map((chart) => chart.element));
@@ -144,6 +172,13 @@ export class RunView {
     this.pill.dataset.status = run.not_responding ? "interrupted" : run.status;
     this.attempt.hidden = run.attempt < 2;
     put(this.attempt, say("runs.attempt", { number: run.attempt }));
+    this.finds.hidden = !run.finder;
+    const trial = this.trialOf(run.id);
+    this.trial.hidden = !trial;
+    if (trial) {
+      put(this.trial, say("sweeps.trial.of", trial));
+      this.trial.dataset.sweep = trial.sweep;
+    }
     const why = ["queued", "stopping", "silent"].includes(key) ? say(`status.${key}.why`) : "";
     put(this.cause, [run.cause, run.hint].filter(Boolean).join(" ") || why || stage(run));
     this.cause.hidden = !this.cause.textContent;
@@ -171,8 +206,11 @@ export class RunView {
       const kind = details.adapter ? `${details.method.toUpperCase()} ${details.adapter}` : details.method.toUpperCase();
       const started = details.started ? say("runs.about.started", { when: when(details.started) }) : "";
       put(this.about, [kind, details.model, details.dataset, started].filter(Boolean).join(" · "));
+      put(this.took, took(details.took));
+      this.took.hidden = !details.took;
       this.folds.details(details);
       this.actions.details(details);
+      if (run.finder) this.rates.details(details, run.status);
     }
   }
 
@@ -183,6 +221,17 @@ export class RunView {
     const words = [h("h2", {}, say("runs.missing")), h("p", {}, say("runs.missing.next"))];
     this.body.replaceChildren(h("div", { class: "st-empty" }, words));
   }
+}
+
+/** What a run that has ended took, beside what was predicted. */
+function took(seen) {
+  if (!seen) return "";
+  const { predicted, measured, error, kwh, watts: draw } = seen;
+  const words = { predicted: bytes(predicted), measured: bytes(measured), error: signed(error) };
+  const told = [say(predicted ? "runs.took" : "runs.took.measured", words)];
+  if (kwh) told.push(say("runs.took.energy", { kwh: kilowattHours(kwh) }));
+  if (draw) told.push(say("runs.took.draw", { watts: watts(draw) }));
+  return told.join(" · ");
 }
 
 /** What a live run is doing beside its steps: loading, saving, evaluating. */

@@ -1,7 +1,8 @@
 // The System tab: the machine as it is now, every two seconds while somebody looks.
 
 import { h, put, say } from "./dom.js";
-import { bytes, degrees, percent, watts } from "./format.js";
+import { bytes, degrees, kilowattHours, megahertz, percent, watts } from "./format.js";
+import { Learnt } from "./learnt.js";
 import { get } from "./live.js";
 import { onRoute, route } from "./route.js";
 
@@ -38,6 +39,7 @@ class Machine {
     this.cpu = new Meter(say("system.cpu"));
     this.ram = new Meter(say("system.ram"));
     this.disk = new Meter(say("system.disk"));
+    this.learnt = new Learnt();
     this.versions = h("dl", { class: "st-facts" });
     this.places = h("dl", { class: "st-facts places" });
     this.cards = [];
@@ -49,6 +51,7 @@ class Machine {
       this.note,
       this.gpus,
       h("div", { class: "cards three" }, cards),
+      this.learnt.element,
       h(
         "div",
         { class: "cards" },
@@ -69,6 +72,7 @@ class Machine {
     this.ram.note(say("system.free", { size: bytes(seen.ram_available) }));
     this.disk.set(1 - seen.disk_free / seen.disk_total, of(seen.disk_total - seen.disk_free, seen.disk_total));
     this.disk.note(say("system.free", { size: bytes(seen.disk_free) }));
+    this.learnt.update(seen.learnt);
     const system = [[say("system.os"), seen.os], [say("system.driver"), driver(seen)]];
     const missing = (version) => (version === "missing" ? say("system.missing") : version);
     const packages = Object.entries(seen.versions).map(([name, version]) => [name, missing(version)]);
@@ -76,14 +80,17 @@ class Machine {
     facts(this.places, Object.entries(seen.places).map(([name, path]) => [say(`system.place.${name}`), path]));
   }
 
-  #cards({ gpus, gpu_note: why }) {
+  #cards({ gpus, gpu_note: why, holders }) {
     const wanted = gpus.length ? gpus.length : 0;
     if (this.cards.length !== wanted || !this.gpus.childElementCount) {
       this.cards = gpus.map(() => new Card());
-      this.none = wanted ? null : h("section", { class: "st-card" }, h("h3", {}, say("system.no_gpu")), h("p", {}));
+      this.holders = new Processes();
+      const words = [h("h3", {}, say("system.no_gpu")), h("p", {}), h("h4", {}, say("system.holders"))];
+      this.none = wanted ? null : h("section", { class: "st-card" }, words, this.holders.element);
       this.gpus.replaceChildren(...(wanted ? this.cards.map((card) => card.element) : [this.none]));
     }
     gpus.forEach((gpu, place) => this.cards[place].update(gpu));
+    this.holders.set(holders);
     if (this.none) put(this.none.querySelector("p"), [why, say("system.no_gpu.next")].filter(Boolean).join(" "));
   }
 }
@@ -121,31 +128,39 @@ class Card {
     this.name = h("h3", {});
     this.memory = new Meter(say("system.memory"));
     this.load = new Meter(say("system.load"));
-    this.heat = h("dd", { class: "num" });
-    this.power = h("dd", { class: "num" });
-    this.processes = h("tbody");
+    this.figures = h("dl", { class: "card-figures" });
+    this.slowed = h("p", { class: "st-note warn", hidden: true });
+    this.processes = new Processes();
     this.none = h("p", { class: "under" }, say("system.no_processes"));
-    this.table = h(
-      "table",
-      { class: "st-table" },
-      h("thead", {}, h("tr", {}, ...["pid", "process", "memory"].map((key) => h("th", { class: key }, say(`system.${key}`))))),
-      this.processes,
-    );
     this.element = h(
       "section",
       { class: "st-card gpu" },
       this.name,
       h("div", { class: "cards two" }, this.memory.element, this.load.element),
-      this.#figures(),
+      this.slowed,
+      this.figures,
       h("h4", {}, say("system.processes")),
-      this.table,
+      this.processes.element,
       this.none,
     );
   }
 
-  #figures() {
-    const pairs = [["system.temperature", this.heat], ["system.power", this.power]];
-    return h("dl", { class: "card-figures" }, pairs.map(([key, figure]) => h("div", {}, h("dt", {}, say(key)), figure)));
+  #figures(gpu) {
+    const energy = gpu.energy === null ? null : gpu.energy / 3.6e6;
+    const pairs = [
+      ["system.temperature", degrees(gpu.temperature)],
+      ["system.power", power(gpu)],
+      ["system.clock", clock(gpu.clock, gpu.clock_most)],
+      ["system.memory_clock", clock(gpu.memory_clock, gpu.memory_clock_most)],
+      ["system.link", link(gpu)],
+      ["system.energy", energy === null ? null : say("system.energy.value", { kwh: kilowattHours(energy) })],
+      ["system.parts", gpu.parts.map((part) => say("system.part", { name: part.name, memory: of(part.memory_used, part.memory_total) })).join("; ")],
+    ];
+    const told = pairs.filter(([, value]) => value).map(([key, value]) => [say(key), value]);
+    const text = JSON.stringify(told);
+    if (this.figures.dataset.told === text) return;
+    this.figures.dataset.told = text;
+    this.figures.replaceChildren(...told.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "num" }, value))));
   }
 
   update(gpu) {
@@ -154,14 +169,48 @@ class Card {
     this.memory.note(gpu.memory_free === null ? "" : say("system.free", { size: bytes(gpu.memory_free) }));
     this.load.set(gpu.load === null ? null : gpu.load / 100, percent(gpu.load));
     this.load.fill.dataset.state = ""; // a card at work is no cause for worry
-    put(this.heat, degrees(gpu.temperature));
-    put(this.power, gpu.power_limit ? say("system.of", { used: watts(gpu.power), total: watts(gpu.power_limit) }) : watts(gpu.power));
-    this.table.hidden = gpu.processes.length === 0;
+    const reasons = gpu.slowed.map((reason) => say(`system.slowed.${reason}`)).join("; ");
+    warn(this.slowed, reasons ? say("system.slowed", { reasons }) : "");
+    this.#figures(gpu);
     this.none.hidden = gpu.processes.length > 0;
-    const rows = gpu.processes.map((process) => [String(process.pid), process.name, bytes(process.memory_bytes)]);
-    const cells = ([pid, name, size]) => [h("td", { class: "num" }, pid), h("td", {}, name), h("td", { class: "num" }, size)];
-    this.processes.replaceChildren(...rows.map((row) => h("tr", {}, cells(row))));
+    this.processes.set(gpu.processes);
   }
+}
+
+/** Who holds memory, and how much. */
+class Processes {
+  constructor() {
+    this.rows = h("tbody");
+    const heads = ["pid", "process", "memory"].map((key) => h("th", { class: key }, say(`system.${key}`)));
+    this.element = h("table", { class: "st-table" }, h("thead", {}, h("tr", {}, heads)), this.rows);
+  }
+
+  set(processes) {
+    this.element.hidden = processes.length === 0;
+    const rows = processes.map((process) => [String(process.pid), process.name, bytes(process.memory_bytes)]);
+    const cells = ([pid, name, size]) => [h("td", { class: "num" }, pid), h("td", {}, name), h("td", { class: "num" }, size)];
+    this.rows.replaceChildren(...rows.map((row) => h("tr", {}, cells(row))));
+  }
+}
+
+function power(gpu) {
+  const now = gpu.power_limit ? say("system.of", { used: watts(gpu.power), total: watts(gpu.power_limit) }) : watts(gpu.power);
+  if (!gpu.power_range) return now;
+  const [least, most] = gpu.power_range;
+  return say("system.power.range", { power: now, least: watts(least), most: watts(most) });
+}
+
+function clock(now, most) {
+  if (now === null) return null;
+  return most === null ? megahertz(now) : say("system.of", { used: String(now), total: megahertz(most) });
+}
+
+/** How the card is connected; at rest the link is turned down, which is no fault. */
+function link(gpu) {
+  if (gpu.pcie_generation === null || gpu.pcie_width === null) return null;
+  const words = { generation: gpu.pcie_generation, width: gpu.pcie_width };
+  const most = gpu.pcie_generation_most;
+  return most > gpu.pcie_generation ? say("system.link.most", { ...words, most }) : say("system.link.value", words);
 }
 
 function of(used, total) {

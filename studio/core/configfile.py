@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from studio.core.config import RunConfig
+from studio.core.config import TAGS, RunConfig
 from studio.core.errors import ConfigError
+from studio.core.knobs import sections_of, tag_of
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -104,9 +105,12 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
 
 
 def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """A copy of `data` with `a.b=value` laid over it; a value is read as YAML, so `null`, `2e-4` and `[a, b]` work."""
+    """A copy of `data` with `a.b=value` laid over it; a value is read as YAML, so `null`, `2e-4` and `[a, b]` work.
+
+    Another method or adapter comes first, wherever it stands, and without the knobs of the one before.
+    """
     result = dict(data)
-    for assignment in assignments:
+    for assignment in sorted(assignments, key=lambda each: each.partition("=")[0].strip() not in _TAG_PATHS):
         path, sign, text = assignment.partition("=")
         if not sign or not path.strip():
             raise ConfigError("", f"--set {assignment} has no value.", "Write it as --set training.learning_rate=1e-4.")
@@ -116,17 +120,34 @@ def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
             known = place.get(section)
             place[section] = dict(known) if isinstance(known, Mapping) else {}
             place = place[section]
-        place[leaf] = _scalar(text, path)
+        value = _scalar(text, path)
+        if len(sections) == 1 and _is_another(sections[0], place, {leaf: value}):
+            place.clear()
+        place[leaf] = value
     return result
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`, section by section: how a partial preset meets what is in the form."""
+    """`over` laid over `base`, section by section: how a partial preset meets what is in the form.
+
+    Another method or adapter replaces the one before, whose knobs it may not have.
+    """
     result = _copy(base)
     for key, value in over.items():
         known = result.get(key)
-        result[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+        if isinstance(known, dict) and isinstance(value, Mapping) and not _is_another(key, known, value):
+            result[key] = merge(known, value)
+        else:
+            result[key] = value
     return result
+
+
+def _is_another(section: str, known: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """Whether `over` chooses another method or adapter than there is."""
+    for name, tag, usual in TAGS:
+        if name == section and tag in over:
+            return bool(over[tag] != known.get(tag, usual))
+    return False
 
 
 def config_to_yaml(config: BaseModel) -> str:
@@ -167,15 +188,19 @@ def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
 def _first_error(error: ValidationError, kind: type[BaseModel]) -> ConfigError:
     # An unknown key is what a person most likely mistyped, so it is told before what follows from it.
     found = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")[0]
-    path = [str(part) for part in found["loc"] if not _is_union_tag(part)]
+    path = [str(part) for at, part in enumerate(found["loc"]) if not _is_union_tag(at, found["loc"])]
     if found["type"] == "extra_forbidden":
-        return _unknown_key(path, kind)
+        return _unknown_key(path, kind, found["loc"])
+    if found["type"] == "union_tag_invalid":
+        return _unknown_tag(path[0], found["ctx"])
     value = found.get("input")
     shown = "" if isinstance(value, (dict, list)) or value is None else f" ({str(value)[:80]!r} was given)"
     message = found["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if found["type"] == "value_error":
-        field, _, message = message.rpartition(": ")
-        return ConfigError(field or ".".join(path), f"{message}.", "Change it and try again.")
+        # A rule over several knobs opens its message with the path of the one to show it at.
+        field = re.match(r"([a-z_]+(?:\.[a-z0-9_]+)*): ", message)
+        where, told = (field[1], message[field.end() :]) if field else (".".join(path), message)
+        return ConfigError(where, f"{told}.", "Change it and try again.")
     if found["type"] in _PLAIN:
         message = _PLAIN[found["type"]]
     return ConfigError(".".join(path), f"{message}{shown}.", "Change it and try again.")
@@ -196,39 +221,63 @@ _PLAIN = {
 }
 
 
-def _is_union_tag(part: int | str) -> bool:
+_TAGGED = {section: tag for section, tag, _ in TAGS}
+_TAG_PATHS = {f"{section}.{tag}" for section, tag, _ in TAGS}
+
+
+def _is_union_tag(at: int, place: tuple[int | str, ...]) -> bool:
     """Pydantic names the tried branch of a union in an error's place; people never wrote it."""
-    return isinstance(part, str) and (part in {"LoraAdapter", "str", "bool", "list[str]"} or "[" in part)
+    part = place[at]
+    if at == 1 and place[0] in _TAGGED:
+        return True
+    return isinstance(part, str) and (part in {"str", "bool", "list[str]"} or "[" in part)
 
 
-def _unknown_key(path: list[str], kind: type[BaseModel]) -> ConfigError:
+def _unknown_tag(section: str, context: Mapping[str, Any]) -> ConfigError:
+    known = [name.strip("'") for name in context["expected_tags"].split(", ")]
+    near = difflib.get_close_matches(str(context["tag"]), known, n=1, cutoff=0.6)
+    hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(known)}."
+    return ConfigError(f"{section}.{_TAGGED[section]}", f"there is no {section} {str(context['tag'])[:80]!r}.", hint)
+
+
+def _unknown_key(path: list[str], kind: type[BaseModel], place: tuple[int | str, ...]) -> ConfigError:
     *sections, key = path
     section: Any = kind
     for name in sections:
-        section = _section_of(section, name)
+        section = _section_of(section, name, place)
     known = list(section.model_fields) if section is not None else []
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if near:
         hint = f"Did you mean {'.'.join([*sections, near[0]])}?"
+    elif others := _others_with(kind, sections, key):
+        hint = f"Only {', '.join(others)} {'has' if len(others) == 1 else 'have'} it."
     else:
         elsewhere = _find_leaf(kind, key)
         hint = f"Did you mean {elsewhere}?" if elsewhere else f"Known here: {', '.join(known)}."
     return ConfigError(".".join(path), "there is no such knob.", hint)
 
 
-def _section_of(section: Any, name: str) -> Any:
+def _section_of(section: Any, name: str, place: tuple[int | str, ...] = ()) -> Any:
+    """The section of this name; of several, the one whose tag stands in an error's place, else the first."""
     field = section.model_fields.get(name) if section is not None else None
-    if field is None:
-        return None
-    candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    found = sections_of(field) if field is not None else []
+    chosen = [one for one in found if len(found) > 1 and tag_of(one) in place]
+    return next(iter(chosen or found), None)
+
+
+def _others_with(kind: type[BaseModel], sections: list[str], key: str) -> list[str]:
+    """The methods or adapters that have this knob, where the chosen one hasn't."""
+    if len(sections) != 1 or sections[0] not in _TAGGED:
+        return []
+    return [tag_of(one) for one in sections_of(kind.model_fields[sections[0]]) if key in one.model_fields]
 
 
 def _find_leaf(kind: type[BaseModel], key: str) -> str | None:
-    leaves = {}
-    for name in kind.model_fields:
-        inner = _section_of(kind, name)
-        for leaf in inner.model_fields if inner else ():
-            leaves[leaf] = f"{name}.{leaf}"
+    leaves = {
+        leaf: f"{name}.{leaf}"
+        for name, field in kind.model_fields.items()
+        for one in sections_of(field)
+        for leaf in one.model_fields
+    }
     near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.6)
     return leaves[near[0]] if near else None

@@ -62,3 +62,20 @@ class Example:
     def conversational(self) -> bool:
         """Whether the model's chat template is to be applied."""
         return bool(self.messages) or isinstance(self.prompt, tuple)
+
+
+def asked(example: Example) -> tuple[Example, str]:
+    """A row as a question for the model to answer itself, and the answer that the row holds ("": none).
+
+    Of a conversation the last answer is the one asked for. Raises RowProblem for a plain text, which asks nothing.
+    """
+    if example.messages:
+        last = max(i for i, message in enumerate(example.messages) if message["role"] == "assistant")
+        if not last:
+            raise RowProblem("empty_prompt", "the conversation opens with the assistant, so nothing is asked")
+        return Example(prompt=example.messages[:last], tools=example.tools), example.messages[last]["content"]
+    if example.prompt is None:
+        raise RowProblem("empty_prompt", "a plain text asks nothing")
+    answer = example.completion if example.completion is not None else ""
+    told = answer if isinstance(answer, str) else "\n".join(message["content"] for message in answer)
+    return Example(prompt=example.prompt, tools=example.tools), told

@@ -19,13 +19,28 @@ class ModelInput:
     """A model to load. `path` is its folder, where one is known already.
 
     starter: `path` is where it lies or will lie once fetched. hub: `name` is the id, `revision` a branch, tag or
-    commit.
+    commit. merged: `path` is where `base` with the adapter in the folder `adapter` lies or will lie once merged.
     """
 
-    kind: Literal["starter", "folder", "hub"]
+    kind: Literal["starter", "folder", "hub", "merged"]
     name: str
     path: str | None = None
     revision: str | None = None
+    base: ModelInput | None = None
+    adapter: str | None = None
+
+    def __post_init__(self) -> None:
+        base: Any = self.base
+        if isinstance(base, dict):  # as it comes from JSON
+            object.__setattr__(self, "base", ModelInput(**base))
+
+
+@dataclass(frozen=True)
+class ExtraModel:
+    """A model that a method reads beside the one it trains; `adapter` is the folder of one that lies over it."""
+
+    model: ModelInput
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +79,16 @@ class DatasetInput:
 class Inputs:
     """Everything a run reads: `validation` where `dataset.validation_path` names rows of their own.
 
-    `label` is the name a person gave the run, as given.
+    `label` is the name a person gave the run, as given; `adapter` is the folder of the one it goes on from; `extras`
+    are reward models and teachers, by their names in the config.
     """
 
     label: str
     model: ModelInput
     dataset: DatasetInput
     validation: DatasetInput | None = None
+    extras: dict[str, ExtraModel] = field(default_factory=dict)
+    adapter: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1)
@@ -79,7 +97,13 @@ class Inputs:
     def from_dict(cls, data: dict[str, Any]) -> Inputs:
         model, dataset = ModelInput(**data["model"]), DatasetInput.from_dict(data["dataset"])
         held = data.get("validation")
-        return cls(data["label"], model, dataset, DatasetInput.from_dict(held) if held else None)
+        extras = {
+            name: ExtraModel(ModelInput(**extra["model"]), extra["adapter"])
+            for name, extra in data.get("extras", {}).items()
+        }
+        return cls(
+            data["label"], model, dataset, DatasetInput.from_dict(held) if held else None, extras, data.get("adapter")
+        )
 
     @classmethod
     def read(cls, path: Path) -> Inputs:

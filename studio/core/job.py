@@ -52,6 +52,16 @@ class JobFolder:
         return self.path / "exit.json"
 
     @property
+    def estimate(self) -> Path:
+        """What was forecast when the run was submitted; missing where nothing could be."""
+        return self.path / "estimate.json"
+
+    @property
+    def memory(self) -> Path:
+        """What the worker measured of itself: memory at each step of the ladder, pace, energy."""
+        return self.path / "memory.json"
+
+    @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
 

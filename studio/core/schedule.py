@@ -9,6 +9,8 @@ import math
 from typing import NamedTuple
 
 from studio.core.config import DatasetSection, RunConfig
+from studio.core.fitting import SHAPES
+from studio.core.sections.reinforcement import rows_a_question
 
 
 class Split(NamedTuple):
@@ -38,6 +40,18 @@ def split_sizes(section: DatasetSection, rows: int) -> Split:
 def optimizer_steps(config: RunConfig, rows: int) -> int:
     """Optimizer steps of a whole run over `rows` rows; as in transformers, `max_steps` overrules the epochs."""
     knobs = config.training
+    if SHAPES[config.method.name] == "prompts":
+        return knobs.max_steps or _answering_steps(config, rows, rows_a_question(config.method))
     batches = math.ceil(rows / knobs.per_device_train_batch_size)
     steps = math.ceil(math.ceil(batches / knobs.gradient_accumulation_steps) * knobs.num_train_epochs)
     return knobs.max_steps or max(steps, 1)
+
+
+def _answering_steps(config: RunConfig, rows: int, answers: int) -> int:
+    """Where the model answers: a step takes as many questions as it has room for with all their answers; those that
+    don't fill one are left out, as TRL's sampler does.
+    """
+    knobs = config.training
+    questions = knobs.per_device_train_batch_size * knobs.gradient_accumulation_steps // answers
+    uses = int(getattr(config.method, "num_iterations", 0) or getattr(config.method, "num_ppo_epochs", 1))
+    return max(1, math.ceil((rows // max(questions, 1)) * uses * knobs.num_train_epochs))

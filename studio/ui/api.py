@@ -22,11 +22,14 @@ from studio.ui import runview
 from studio.ui.context import Studio
 from studio.ui.port import fingerprint
 from studio.ui.runlist import Look, RunList
+from studio.ui.system import learnt
 from studio.workspace.hardware import Machine, read_machine, torch_build_problem, versions
 from studio.workspace.home import datasets_dir, exports_dir, models_dir, runs_dir
+from studio.workspace.memory import holders
 from studio.workspace.models import hub_cache
 
 _MOST_LISTED = 10_000
+_MOST_HOLDERS = 6  # of RAM, where there is no card whose processes could be shown
 
 
 class Nothing(BaseModel):
@@ -52,7 +55,9 @@ def _add_machine(api: APIRouter, studio: Studio) -> None:
 
     @api.get("/machine")
     def machine() -> Response:
-        seen = dataclasses.asdict(read_machine(studio.home))
+        machine = read_machine(studio.home)
+        seen = {**dataclasses.asdict(machine), "learnt": learnt(studio.supervisor.learning, machine)}
+        seen["holders"] = [] if machine.gpus else [holder._asdict() for holder in holders(_MOST_HOLDERS)]
         return answer({**seen, "problem": torch_build_problem(), "versions": versions(), "places": _places(studio)})
 
 

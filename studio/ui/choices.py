@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from studio.core.configfile import read_yaml
 from studio.core.errors import StudioError
 from studio.core.job import read_json
 from studio.ui import shown
@@ -36,12 +37,30 @@ def models() -> Pairs:
     return [(entry.title, entry.name) for entry in _models(_now())]
 
 
+def models_of_presets() -> Pairs:
+    """Models on the hub that presets name, and that aren't among `models`: what they take can be asked."""
+    here = {name for _, name in models()}
+    named = (_model_of(entry.path, entry.path.stat().st_mtime_ns) for entry in list_presets())
+    return [(name, name) for name in dict.fromkeys(named) if name and name not in here]
+
+
+@lru_cache(maxsize=256)
+def _model_of(preset: Path, _changed: int) -> str:
+    try:
+        model = read_yaml(preset).get("model")
+    except StudioError:
+        return ""
+    return str(model.get("name_or_path") or "") if isinstance(model, dict) else ""
+
+
 def datasets() -> Pairs:
     return [(entry.title, entry.name) for entry in list_datasets()]
 
 
-def dataset_note(name: str | Sequence[Any]) -> str:
+def dataset_note(name: str | Sequence[Any] | None) -> str:
     """Rows, size and layout of a dataset, or what is mixed. Raises ConfigError where there is none of this name."""
+    if name is None:
+        return say("pick.dataset.none")
     if not isinstance(name, str):
         return say("pick.dataset.mix", parts=", ".join(get_dataset(part).title for part in _paths(name)))
     entry = get_dataset(name)
@@ -78,8 +97,10 @@ def longest_row_of(name: str) -> int | None:
     return most if isinstance(most, int) and most > 0 else None
 
 
-def rows_of_named(name: str | Sequence[Any]) -> int | None:
+def rows_of_named(name: str | Sequence[Any] | None) -> int | None:
     """`rows_of` a dataset by its name, or of several. Raises ConfigError."""
+    if name is None:
+        return None
     if isinstance(name, str):
         return rows_of(get_dataset(name))
     if any(getattr(part, "weight", None) is not None for part in name):

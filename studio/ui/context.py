@@ -12,13 +12,16 @@ from typing import Any
 
 from studio.workspace.chat import Chat
 from studio.workspace.desk import DataDesk
+from studio.workspace.estimating import Estimating
 from studio.workspace.home import home
 from studio.workspace.supervisor import Supervisor
+from studio.workspace.sweeps import Sweeps
 
 
 @dataclass(frozen=True)
 class Studio:
-    """`supervisor` acts on runs and reads them (`.runs`), `chat` talks to them and shows rows as trained on.
+    """`supervisor` acts on runs and reads them (`.runs`), `chat` talks to them and shows rows as trained on,
+    `estimating` says what a run would take; without it nobody says. `sweeps` are the searches for better settings.
 
     `handoff[tab]` is the component through which the page's scripts give a run's id to a tab ("Repeat with a change",
     "Chat"): listen with `studio.handoff["chat"].submit(function, studio.handoff["chat"], outputs)`.
@@ -27,6 +30,8 @@ class Studio:
     supervisor: Supervisor
     chat: Chat
     handoff: dict[str, Any] = field(default_factory=dict)
+    estimating: Estimating | None = None
+    sweeps: Sweeps | None = None
 
     @property
     def desk(self) -> DataDesk:

@@ -1,31 +1,31 @@
-"""RunConfig's fields as controls, and controls as a RunConfig.
+"""RunConfig's fields as controls by name, and what stands in the controls as a RunConfig.
 
-In: the knobs that core describes. Out: a `Form`: one Gradio control a knob, each with its plain name, its real one,
-its unit and its help; the values to put into them; the config that stands in them, or the ConfigError that core
-raises. Bounds are core's: no control has any. Two things are not knobs one by one: the method, and the adapter, which
-is a choice of three (QLoRA is LoRA on a quantized model).
+In: the knobs that core describes. Out: the controls' names; the values to put into them; the config that stands in
+them, or the ConfigError that core raises. Bounds are core's. Knobs that only one method or adapter has go by a name of
+their own (`method.dpo.beta`), keep their value while another is chosen, and come into the config only with it. Two
+controls are not knobs: the method, and the adapter (QLoRA is LoRA on a quantized model).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from studio.core.config import LoraAdapter, RunConfig
+from studio.core.config import RunConfig
 from studio.core.configfile import merge, parse_config
-from studio.core.knobs import Knob, knobs
-from studio.ui.gradio_import import gr
+from studio.core.knobs import Knob, knobs, sections_of, tag_of
 from studio.ui.spelling import read, written
 from studio.ui.text_forms import say
 
 METHOD, ADAPTER = "method", "adapter"  # the two controls that are not knobs
-ADAPTERS = ("lora", "qlora", "full")
+ADAPTERS = ("lora", "qlora", "full")  # the ways to train that stand side by side; the other kinds come after them
 QUANTIZATION = "model.quantization"
 PICKED = ("model.name_or_path", "dataset.path")  # dropdowns that take any text; what can be chosen is not known here
+# Ways to train without a quantized base, whatever stands in its control.
+UNQUANTIZED = ("lora", "full", "freeze")
 _OF_ROWS = tuple(f"dataset.{name}" for name in ("format", "columns", "tags", "exclude", "exclude_rows", "stratify_by"))
-ONLY_QUANTIZED = (QUANTIZATION, "model.double_quant")
 _PICKED_WITH = (
     "model.name_or_path",
     "model.revision",
@@ -35,21 +35,28 @@ _PICKED_WITH = (
     "dataset.tags",
 )
 _FIRST_QUANTIZATION = "nf4"
-_LONG = {"dataset.system_prompt"}
 
-# A knob whose bounds leave one value is none yet.
-KNOBS: dict[str, Knob] = {knob.path: knob for knob in knobs() if knob.ge is None or knob.ge != knob.le}
+# By key: what no other knob is called. A knob whose bounds leave one value is none yet.
+KNOBS: dict[str, Knob] = {knob.key: knob for knob in knobs() if knob.ge is None or knob.ge != knob.le}
 NAMES: tuple[str, ...] = (METHOD, ADAPTER, *KNOBS)
+DRAWN: tuple[str, ...] = tuple(name for name in NAMES if name not in PICKED)  # by the page's own script
+METHODS: tuple[str, ...] = tuple(map(tag_of, sections_of(RunConfig.model_fields[METHOD])))
+KINDS: tuple[str, ...] = (
+    *ADAPTERS,
+    *(tag for tag in map(tag_of, sections_of(RunConfig.model_fields[ADAPTER])) if tag not in ADAPTERS),
+)
 
 
 def to_values(config: RunConfig) -> dict[str, Any]:
     """What stands in the controls for a config. `to_config` gives the same config back."""
-    tree = {**config.model_dump(), "adapter": (config.adapter or LoraAdapter()).model_dump()}
-    values = {METHOD: config.method.name, ADAPTER: _adapter_kind(config)}
-    for path, knob in KNOBS.items():
-        section, leaf = path.split(".")
-        values[path] = written(knob, tree[section][leaf])
-    if config.model.quantization == "none":
+    tree = config.model_dump()
+    kind = _adapter_kind(config)
+    values = {**_usual(), METHOD: config.method.name, ADAPTER: kind}
+    for name, knob in KNOBS.items():
+        section, leaf = knob.path.split(".")
+        if is_asked(knob, values):
+            values[name] = written(knob, tree[section][leaf])
+    if kind in UNQUANTIZED:
         values[QUANTIZATION] = _FIRST_QUANTIZATION
     return values
 
@@ -57,15 +64,37 @@ def to_values(config: RunConfig) -> dict[str, Any]:
 def to_config(values: Mapping[str, Any]) -> RunConfig:
     """The config that stands in the controls. Raises ConfigError at the first field at fault."""
     kind = values[ADAPTER]
-    tree: dict[str, Any] = {"method": {"name": values[METHOD]}, "adapter": {}}
-    for path, knob in KNOBS.items():
-        section, leaf = path.split(".")
-        tree.setdefault(section, {})[leaf] = read(knob, values[path])
+    tree: dict[str, Any] = {METHOD: {"name": values[METHOD]}, ADAPTER: {"type": _type(kind)}}
+    for name, knob in KNOBS.items():
+        if is_asked(knob, values):
+            section, leaf = knob.path.split(".")
+            tree.setdefault(section, {})[leaf] = read(knob, values[name])
     if kind == "full":
-        tree["adapter"] = None
-    if kind != "qlora":
+        tree[ADAPTER] = None
+    if kind in UNQUANTIZED:
         tree["model"]["quantization"] = "none"
+    elif kind == "qlora" and tree["model"]["quantization"] == "none":
+        tree["model"]["quantization"] = _FIRST_QUANTIZATION
     return parse_config(tree)
+
+
+def is_asked(knob: Knob, values: Mapping[str, Any]) -> bool:
+    """Whether the chosen method and adapter have this knob."""
+    return knob.of in ("", values[METHOD], _type(values[ADAPTER]))
+
+
+def _type(kind: Any) -> Any:
+    return "lora" if kind == "qlora" else kind
+
+
+@lru_cache(maxsize=1)
+def _usual() -> dict[str, Any]:
+    return {name: written(knob, knob.default) for name, knob in KNOBS.items()}
+
+
+def _adapter_kind(config: RunConfig) -> str:
+    kind = getattr(config.adapter, "type", "full")
+    return "qlora" if kind == "lora" and config.model.quantization != "none" else str(kind)
 
 
 def laid_over(values: Mapping[str, Any], preset: Mapping[str, Any]) -> RunConfig:
@@ -95,14 +124,36 @@ def read_handed(given: str) -> dict[str, str]:
     return found
 
 
-def _adapter_kind(config: RunConfig) -> str:
-    if config.adapter is None:
-        return "full"
-    return "lora" if config.model.quantization == "none" else "qlora"
+def read_page(picked: Mapping[str, Any], drawn: Any) -> dict[str, Any]:
+    """All values by name: of the dropdowns, and of what the page draws (JSON), where it says anything."""
+    try:
+        told = json.loads(drawn)
+    except (ValueError, TypeError, RecursionError):
+        told = {}
+    known = {name: told[name] for name in DRAWN if name in told} if isinstance(told, dict) else {}
+    for name, kinds in ((METHOD, METHODS), (ADAPTER, KINDS)):
+        if known.get(name) not in kinds:
+            known.pop(name, None)
+    return {**to_values(RunConfig()), **known, **picked}
 
 
-def at(field_path: str) -> str | None:
+def written_page(values: Mapping[str, Any]) -> str:
+    """The values of what the page draws, as JSON that is no markup wherever it is put."""
+    return as_json({name: values[name] for name in DRAWN if name in values})
+
+
+def as_json(told: Any) -> str:
+    """JSON without a `<`: what it quotes can't be taken for markup."""
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def at(field_path: str, values: Mapping[str, Any]) -> str | None:
     """The name of the control at which an error of core's is shown; None if there is none for it."""
+    section, _, leaf = field_path.partition(".")
+    for chosen in (values[METHOD], _type(values[ADAPTER])):
+        own = f"{section}.{chosen}.{leaf.partition('.')[0]}"
+        if own in KNOBS:
+            return own
     while field_path and field_path not in NAMES:
         field_path = field_path.rpartition(".")[0]
     return field_path or None
@@ -114,7 +165,7 @@ def title(name: str) -> str:
 
 
 def note(name: str, text: str = "") -> str:
-    """What stands at a control beside its title: the real name of the argument, and a sentence."""
+    """What stands at a dropdown beside its title: the real name of the argument, and a sentence."""
     argument = f"`{name.rpartition('.')[2]}` " if name in NAMES else ""
     return argument + (text or (KNOBS[name].help if name in KNOBS else ""))
 
@@ -127,87 +178,10 @@ def fault(name: str, message: str) -> str:
 
 
 def unmarked(sentence: str) -> str:
-    """A sentence for a control's note, where Gradio reads a little Markdown: what it quotes is left without any."""
+    """A sentence for a dropdown's note, where Gradio reads a little Markdown: what it quotes is left without any."""
     return sentence.replace("`", "'").replace("*", "∗").replace("](", "] (").replace("__", "_\u200b_")
 
 
 def classes(name: str, *, bad: bool = False) -> list[str]:
-    """A control's CSS classes."""
-    found = ["knob", *(["segments"] if name == ADAPTER else []), *(["wide"] if name in _LONG else [])]
-    return [*found, "bad"] if bad else found
-
-
-@dataclass
-class Form:
-    """The controls by name, in the order of `NAMES`, and the folds they lie in by group."""
-
-    controls: dict[str, Any] = field(default_factory=dict)
-    folds: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def inputs(self) -> list[Any]:
-        """The controls in the order in which `read` expects their values."""
-        return [self.controls[name] for name in NAMES]
-
-    def read(self, shown: Sequence[Any]) -> dict[str, Any]:
-        """What an event handler was given for `inputs`, by name."""
-        return dict(zip(NAMES, shown, strict=True))
-
-    def add(self, name: str, value: Any, **more: Any) -> Any:
-        """Make the control of a knob here."""
-        self.controls[name] = control(name, value, **more)
-        return self.controls[name]
-
-    def add_folds(self, values: Mapping[str, Any]) -> None:
-        """All knobs that are not basic, folded by subject."""
-        groups: dict[str, list[str]] = {}
-        for path, knob in KNOBS.items():
-            if not knob.basic:
-                groups.setdefault(knob.group, []).append(path)
-        for group, paths in groups.items():
-            shown = group != ADAPTER or values[ADAPTER] != "full"
-            with (
-                gr.Accordion(
-                    say(f"train.group.{group}"),
-                    open=False,
-                    visible=shown,
-                    elem_id=f"fold-{group}",
-                    elem_classes=["fold"],
-                ) as self.folds[group],
-                gr.Row(elem_classes=["knobs"]),
-            ):
-                for path in paths:
-                    quantized = path not in ONLY_QUANTIZED or values[ADAPTER] == "qlora"
-                    self.add(path, values[path], visible=quantized)
-
-
-def control(name: str, value: Any, **more: Any) -> Any:
-    """A knob's control, holding `value` as `written`."""
-    knob = KNOBS[name]
-    label = say("train.unit", title=knob.title, unit=knob.unit) if knob.unit else knob.title
-    told: dict[str, Any] = {
-        "label": label,
-        "info": note(name),
-        "value": value,
-        "elem_id": f"knob-{name.replace('.', '-')}",
-        "elem_classes": classes(name),
-        "interactive": True,
-        **more,
-    }
-    if name in PICKED:
-        return gr.Dropdown(allow_custom_value=True, **{"choices": [value], **told})
-    if knob.kind == "bool":
-        return gr.Checkbox(**told)
-    if knob.kind == "choice":
-        return gr.Dropdown([c for c in knob.choices if name != QUANTIZATION or c != "none"], filterable=False, **told)
-    if knob.kind == "list":
-        return gr.CheckboxGroup(list(knob.choices), **told)
-    lines = 3 if name in _LONG else 1
-    if lines > 1:
-        told["elem_classes"] = ["knob", "wide"]
-    return gr.Textbox(
-        lines=lines,
-        max_lines=10 if lines > 1 else 1,
-        placeholder=say("train.optional") if knob.optional else "",
-        **told,
-    )
+    """A dropdown's CSS classes."""
+    return ["knob", "bad"] if bad else ["knob"]

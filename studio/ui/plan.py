@@ -1,7 +1,7 @@
-"""What a run will be, told before it starts: its steps, the command that repeats it, and what is unwise about it.
+"""What a run will be, told before it starts: its steps, its schedule, the command that repeats it.
 
-In: a valid RunConfig and a few facts about what it names. Out: figures, HTML for the card, advice with what would
-mend it. Reads no files and starts nothing; what memory and time it takes isn't known here.
+In: a valid RunConfig and a few facts about what it names. Out: figures, HTML for the card, points of a curve. Reads no
+files and starts nothing; what is unwise is said by `advice`, what memory and time it takes by `fitview`.
 """
 
 from __future__ import annotations
@@ -9,44 +9,50 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from studio.core.config import RunConfig
+from studio.core.config import TAGS, LoraAdapter, RunConfig
 from studio.core.configfile import override, parse_config
 from studio.core.errors import ConfigError
+from studio.core.knobs import sections_of, tag_of
+from studio.core.rates import rate_line, warmup_steps
 from studio.core.schedule import optimizer_steps, split_sizes
+from studio.core.sections.adapter import FreezeAdapter
 from studio.ui import shown
 from studio.ui.spelling import number
 from studio.ui.text_forms import say
+from studio.ui.text_methods import say as named
 
-_FULL_RATE = 1e-3  # above it, training every weight is known to wreck a model rather than teach it
+# Knobs whose keys are a person's own: told as one.
+_WHOLE = (
+    "dataset.columns",
+    "dataset.tags",
+    "adapter.rank_pattern",
+    "adapter.alpha_pattern",
+    "training.lr_scheduler_kwargs",
+)
+_TOLD_STEPS = 1000  # of a run whose steps aren't known yet, to draw its schedule by
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the things a config names. `rows`: of the dataset; `longest`: tokens the model was made for;
-    `merge`: what merging the run will take, in a line.
+    """What is known of the things a config names. `rows`: of the dataset, and their `type` in TRL's terms ("" where
+    that isn't known); `longest`: tokens the model was made for, and its `parameters`; `flash`: whether flash attention
+    is installed; `merge`: what merging the run will take, in a line.
     """
 
     rows: int | None = None
     longest: int | None = None
     busy: bool = False
     merge: str = ""
-
-
-@dataclass(frozen=True)
-class Advice:
-    """A warning in plain words; `changes`, knob by knob as written in the form, would mend it, and `mend` says so."""
-
-    key: str
-    text: str
-    mend: str
-    changes: Mapping[str, str] = field(default_factory=dict)
+    type: str = ""
+    parameters: float | None = None
+    flash: bool = False
 
 
 def split(config: RunConfig, rows: int) -> tuple[int, int]:
@@ -65,7 +71,7 @@ def effective(config: RunConfig) -> str:
 
 
 def card(config: RunConfig, facts: Facts) -> str:
-    """The card "This run", as HTML."""
+    """The run in a few figures, as HTML."""
     knobs = config.training
     batch = say(
         "plan.batch.value",
@@ -79,10 +85,14 @@ def card(config: RunConfig, facts: Facts) -> str:
         (say("plan.batch"), batch),
         (say("plan.steps"), _steps(config, facts)),
         (say("plan.trains"), _trains(config)),
-        *([(say("plan.merge"), escape(facts.merge))] if facts.merge else []),
+        *([(say("plan.merge"), f'<span id="merge-later">{escape(facts.merge)}</span>')] if facts.merge else []),
     ]
-    waits = f'<p class="st-note">{escape(say("plan.queue"))}</p>' if facts.busy else ""
-    return f"<h3>{escape(say('plan.title'))}</h3>{shown.facts(pairs)}{waits}"
+    return shown.facts(pairs)
+
+
+def waits(facts: Facts) -> str:
+    """What stands at Start while another run is at work."""
+    return f'<p class="st-note">{escape(say("plan.queue"))}</p>' if facts.busy else ""
 
 
 def _rows(config: RunConfig, facts: Facts) -> str:
@@ -104,9 +114,14 @@ def _trains(config: RunConfig) -> str:
     adapter = config.adapter
     if adapter is None:
         return say("plan.trains.full")
+    kind = str(getattr(adapter, "type", ""))
+    if isinstance(adapter, FreezeAdapter):
+        return say("plan.trains.freeze", layers=adapter.trained_layers)
+    if not isinstance(adapter, LoraAdapter):
+        return say("plan.trains.other", kind=named(f"adapter.{kind}"))
     modules = adapter.target_modules
-    named = modules if isinstance(modules, str) else ", ".join(modules)
-    where = say("plan.where.all") if modules == "all-linear" else shown.line(named, 80)
+    where = modules if isinstance(modules, str) else ", ".join(modules)
+    where = say("plan.where.all") if modules == "all-linear" else shown.line(where, 80)
     quantization = config.model.quantization
     return say(
         f"plan.trains.{'lora' if quantization == 'none' else 'qlora'}",
@@ -116,32 +131,26 @@ def _trains(config: RunConfig) -> str:
     )
 
 
-def advice(config: RunConfig, facts: Facts) -> list[Advice]:
-    """What is likely to hurt, as far as it can be told without reading the data."""
-    found = []
-    rate = config.training.learning_rate
-    if config.adapter is None and rate > _FULL_RATE:
-        found.append(_advice("full_rate", {"training.learning_rate": "2e-5"}, rate=number(rate)))
-    if config.dataset.validation_split == 0:
-        key = "no_patience" if config.training.early_stopping_patience else "no_validation"
-        found.append(_advice(key, {"dataset.validation_split": "0.1"}))
-    if facts.longest is not None and config.training.max_length > facts.longest:
-        most = number(facts.longest)
-        found.append(_advice("too_long", {"training.max_length": most}, most=most))
-    return found
-
-
-def _advice(key: str, changes: Mapping[str, str], **values: str) -> Advice:
-    return Advice(key, say(f"advice.{key}", **values), say(f"advice.{key}.mend", **values), changes)
-
-
-def advice_html(found: list[Advice]) -> str:
-    """Every piece of advice with its button, which carries its key."""
-    return "".join(
-        f'<div class="st-note warn advice"><span>{escape(one.text)}</span>'
-        f'<button type="button" class="st-button small" data-mend="{escape(one.key)}">{escape(one.mend)}</button></div>'
-        for one in found
-    )
+def schedule(config: RunConfig, facts: Facts) -> dict[str, Any]:
+    """The learning rate over the run: points (share of the run, share of the rate), and the same in a sentence."""
+    knobs, name = config.training, config.training.lr_scheduler_type
+    rows = facts.rows
+    known = optimizer_steps(config, split(config, rows)[0]) if rows is not None else knobs.max_steps
+    steps = known or _TOLD_STEPS
+    line = rate_line(config, steps)
+    if not line:
+        return {"points": [], "text": named("form.rate.none")}
+    points = [[round(at / steps, 4), round(share, 4)] for at, share in line]
+    last = number(float(f"{line[-1][1] * knobs.learning_rate:.2g}"))
+    told = {"name": name, "rate": number(knobs.learning_rate), "last": last}
+    if name == "reduce_lr_on_plateau":
+        text = named("form.rate.plateau", **told)
+    elif known is None:
+        text = named("form.rate.share", **told)
+    else:
+        warmup = 0 if name == "constant" else warmup_steps(config, steps)
+        text = named("form.rate" if warmup else "form.rate.cold", **told, warmup=warmup, steps=shown.count(steps))
+    return {"points": points, "text": text}
 
 
 def command(config: RunConfig, base: Mapping[str, Any], file: Path) -> str:
@@ -152,12 +161,22 @@ def command(config: RunConfig, base: Mapping[str, Any], file: Path) -> str:
 
 
 def _differences(now: Any, before: Any, path: str) -> list[tuple[str, Any]]:
-    if isinstance(now, dict) and isinstance(before, dict) and path not in ("dataset.columns", "dataset.tags"):
+    if isinstance(now, dict) and isinstance(before, dict) and path not in _WHOLE:
         found = []
+        before = _same_kind(now, before, path)
         for key, value in now.items():
             found += _differences(value, before.get(key), f"{path}.{key}" if path else key)
         return found
     return [] if now == before else [(path, now)]
+
+
+def _same_kind(now: dict[str, Any], before: dict[str, Any], path: str) -> dict[str, Any]:
+    """The section of before; of another method or adapter than the one chosen now, the chosen one's defaults."""
+    for section, tag, _ in TAGS:
+        if path == section and now.get(tag) != before.get(tag):
+            kinds = {tag_of(kind): kind for kind in sections_of(RunConfig.model_fields[section])}
+            return {**kinds[now[tag]]().model_dump(mode="json"), tag: before.get(tag)}
+    return before
 
 
 def _value(value: Any) -> str:

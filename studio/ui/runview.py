@@ -17,6 +17,7 @@ from studio.core.events import CheckpointSaved, Ended, Metrics, Note, Stage, to_
 from studio.core.job import EventTail, read_json
 from studio.core.progress import Progress
 from studio.ui.plots import downsample
+from studio.workspace.learning import read_lesson
 from studio.workspace.runs import Run, Runs
 
 FAR_BEHIND = 512 * 1024  # bytes of events from which on the whole curves, thinned out, are quicker than the events
@@ -47,6 +48,7 @@ def news(runs: Runs, run_id: str, offset: int) -> dict[str, Any]:
         "elapsed": progress.elapsed,
         "eta": progress.eta if run.state.status == "running" else None,
         "attempt": progress.attempt,
+        "finder": run.config.training.find_learning_rate,
         "stage": to_json(progress.stage) if progress.stage is not None and run.live else None,
         "can": abilities(run),
         "details_version": f"{progress.attempt} {len(progress.notes)} {len(progress.checkpoints)} {run.state.status}",
@@ -55,13 +57,14 @@ def news(runs: Runs, run_id: str, offset: int) -> dict[str, Any]:
 
 
 def abilities(run: Run) -> dict[str, bool]:
-    """Which buttons make sense now; the supervisor has the last word."""
+    """Which buttons make sense now; the supervisor has the last word. A run that finds a rate leaves nothing to use."""
+    learns = not run.config.training.find_learning_rate
     return {
         "stop": run.state.status in ("queued", "running"),
-        "resume": run.state.status in ("stopped", "failed", "interrupted"),
+        "resume": learns and run.state.status in ("stopped", "failed", "interrupted"),
         "delete": not run.live,
-        "chat": run.latest_adapter is not None,
-        "export": run.output is not None,
+        "chat": learns and run.latest_adapter is not None,
+        "export": learns and run.output is not None,
     }
 
 
@@ -149,4 +152,22 @@ def details(run: Run) -> dict[str, Any]:
         "notes": [{"level": note.level, "text": note.text} for note in run.progress.notes],
         "checkpoints": [saved.step for saved in run.progress.checkpoints],
         "result": ended.result if ended is not None else {},
+        "took": took(run),
+    }
+
+
+def took(run: Run) -> dict[str, float | None] | None:
+    """What an ended run took: bytes predicted and measured on its device, the error as a share, kWh, watts.
+
+    None for a run that hasn't come to its end, or wasn't measured.
+    """
+    lesson = read_lesson(run.folder.path)
+    if lesson is None or run.live or lesson.measured is None:
+        return None
+    return {
+        "predicted": lesson.predicted,
+        "measured": lesson.measured,
+        "error": lesson.error,
+        "kwh": lesson.energy,
+        "watts": lesson.draw,
     }

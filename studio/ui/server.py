@@ -51,7 +51,7 @@ def create_app(studio: Studio, *, bound: str = "127.0.0.1", port: int = 7860, to
 def _create(studio: Studio, bound: str, port: int, token: str | None) -> FastAPI:
     from fastapi import FastAPI
 
-    from studio.ui import api, api_data, api_datawork, api_export
+    from studio.ui import api, api_data, api_datawork, api_estimate, api_export, api_sweeps
     from studio.ui.build import build
     from studio.ui.gate import TokenGate
     from studio.ui.gradio_import import gr
@@ -63,7 +63,7 @@ def _create(studio: Studio, bound: str, port: int, token: str | None) -> FastAPI
     assets = Assets(bundled("assets"))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_exception_handler(StudioError, api.studio_error)
-    for routes in (api, api_data, api_datawork, api_export):
+    for routes in (api, api_data, api_datawork, api_estimate, api_export, api_sweeps):
         app.include_router(routes.router(studio))
     app.add_api_route("/studio/{version}/{name:path}", assets, methods=["GET"])
     app.add_middleware(Page, assets=assets)
@@ -124,15 +124,26 @@ def _check_reach(alone: bool, host: str, token: str | None) -> None:
 def _run(listener: socket.socket, host: str, port: int, open_browser: bool, token: str | None) -> None:
     from studio.ui.context import Studio
     from studio.workspace.chat import Chat
+    from studio.workspace.estimating import Estimating
     from studio.workspace.home import home
     from studio.workspace.supervisor import Supervisor
+    from studio.workspace.sweeps import Sweeps
 
     # Read while Gradio is imported: what is uploaded lies with the rest, not in a folder of all users.
     os.environ.setdefault("GRADIO_TEMP_DIR", str(home() / "uploads"))
     supervisor = Supervisor(standby=True)
     chat = Chat(supervisor.launcher, supervisor.runs, supervisor.desk.shows)
+    estimating = Estimating(home(), supervisor.desk, supervisor.learning)
+    supervisor.predict = estimating.predict
+    sweeps = Sweeps(supervisor)
+    studio = Studio(supervisor, chat, estimating=estimating, sweeps=sweeps)
+
+    def adopt() -> None:
+        supervisor.adopt()
+        sweeps.adopt()
+
     try:
-        app = create_app(Studio(supervisor, chat), bound=host, port=port, token=token)
+        app = create_app(studio, bound=host, port=port, token=token)
         gc.freeze()  # what stands now stays: neither each collection nor the end need look through it
 
         def ready() -> None:
@@ -140,7 +151,7 @@ def _run(listener: socket.socket, host: str, port: int, open_browser: bool, toke
             if token:
                 _tell(say("server.token"))
             _tell(say("server.stop_how"))
-            threading.Thread(target=supervisor.adopt, name="adopt", daemon=True).start()
+            threading.Thread(target=adopt, name="adopt", daemon=True).start()
             threading.Thread(target=_tell_of_unused_card, name="card", daemon=True).start()
             # The standby's imports would compete with the page that is just being opened.
             standby = threading.Timer(_STANDBY_AFTER, supervisor.launcher.prepare)
@@ -160,7 +171,9 @@ def _run(listener: socket.socket, host: str, port: int, open_browser: bool, toke
         _Server(config, ready).run(sockets=[listener])
     finally:
         training = any(run.live for run in supervisor.runs.list(most=5))
+        sweeps.close()
         chat.unload()
+        estimating.close()
         supervisor.close()
         _tell(say("server.ended_running" if training else "server.ended"))
 

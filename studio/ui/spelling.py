@@ -12,12 +12,14 @@ import contextlib
 import json
 import re
 from functools import lru_cache
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from studio.core.config import RunConfig
-from studio.core.knobs import Knob
+from studio.core.knobs import Knob, sections_of, tag_of
 
 _SWITCH = {"true": True, "false": False}
+_MIXED = ("training.lr_scheduler_kwargs",)  # numbers and words, by the schedule
 _MINUS = str.maketrans({"\u2212": "-", "\u2013": "-"})  # as numbers are written in papers
 
 
@@ -84,13 +86,13 @@ def _read_text(knob: Knob, text: str) -> Any:
     if exact is not None:
         return exact
     if knob.kind == "map":
-        return _read_map(text)
+        return _read_map(knob, text)
     if knob.kind == "texts":
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        return [int(part) if part.isdecimal() else part for part in parts] or (None if knob.optional else [])
+        parts = [_item(part.strip(), knob.item) for part in text.split(",") if part.strip()]
+        return parts or (None if knob.optional else [])
     if not text:
         return None if knob.optional else ""
-    if "," in text and _takes_list(knob.path):
+    if "," in text and _takes_list(knob.path, knob.of):
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
 
@@ -108,34 +110,49 @@ def _read_json(knob: Knob, text: str) -> Any:
         return None
     if knob.kind == "map":
         return value if isinstance(value, dict) else None
-    if isinstance(value, list) and _takes_list(knob.path):
+    if isinstance(value, list) and _takes_list(knob.path, knob.of):
         return value
     needed = isinstance(value, str) and not _same(_read_text(knob, value), value)
     return value if needed else None
 
 
-def _read_map(text: str) -> Any:
+def _read_map(knob: Knob, text: str) -> Any:
+    kind = "number" if knob.path in _MIXED else knob.item
     found = {}
     for part in re.split(r"[,\n]", text):
         key, colon, value = part.partition(":")
         if colon:
-            found[key.strip()] = value.strip()
+            found[key.strip()] = _item(value.strip(), kind)
         elif part.strip():
             return text
     return found
+
+
+def _item(text: str, kind: str) -> Any:
+    """What stands in a list, or behind a colon; what is no number is left to core to refuse."""
+    if kind == "text":
+        return text
+    value = _read_number(text)
+    return float(value) if kind == "float" and isinstance(value, int) else value
 
 
 def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-@lru_cache(maxsize=256)
-def _takes_list(path: str) -> bool:
-    """Whether a knob may hold a list."""
+@lru_cache(maxsize=512)
+def _takes_list(path: str, of: str) -> bool:
+    """Whether a knob may hold a list. `of`: the method or adapter whose knob it is."""
     section: Any = RunConfig
     *sections, leaf = path.split(".")
     for name in sections:
-        branches = (section.model_fields[name].annotation, *get_args(section.model_fields[name].annotation))
-        section = next(branch for branch in branches if hasattr(branch, "model_fields"))
-    annotation = section.model_fields[leaf].annotation
-    return any(get_origin(branch) is list for branch in (annotation, *get_args(annotation)))
+        among = sections_of(section.model_fields[name])
+        section = next(one for one in among if len(among) == 1 or tag_of(one) == of)
+    return _holds_list(section.model_fields[leaf].annotation)
+
+
+def _holds_list(annotation: Any) -> bool:
+    """Of a type, or of one of those in a union."""
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return any(_holds_list(branch) for branch in get_args(annotation))
+    return get_origin(annotation) is list

@@ -1,45 +1,32 @@
-"""How the Train tab is laid out: the form at the left, this run and Start at the right.
+"""How the Train tab is laid out: the form at the left; whether it fits, and Start, at the right.
 
-In: the values to begin with. Out: a `TrainView` of components, not yet tied to anything. Its scripts are here too: a
-pulse that asks for a new look when typing pauses, the buttons in advice, the way on to the run that was started.
+In: the values to begin with. Out: a `TrainView` of components, not yet tied to anything. Two dropdowns are Gradio's,
+all other controls are drawn by the page's own script into places left for it: a component for each of more than two
+hundred knobs would make the page slow to come. Scripts that tie the two together are here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from studio.ui import choices, shown
-from studio.ui.form import ADAPTER, ADAPTERS, METHOD, PICKED, Form, classes, note
+from studio.ui.form import PICKED, note, read_page, title, written_page
 from studio.ui.gradio_import import gr
+from studio.ui.knobsheet import sheet
+from studio.ui.place import place
 from studio.ui.text_forms import say
 
-# Asks for a look at the form: when it appears, 100 ms after the last key, and at once when a field that was typed in is
-# left or something was picked (LOOK).
-_PULSE = """
-const form = element.closest('.train-form');
-let waiting = 0;
-let typed = false;
-const fire = (left) => { clearTimeout(waiting); trigger('input', { left }); };
-const text = (target) => target.matches('input:not([role=combobox], [type=checkbox], [type=radio]), textarea');
-form.addEventListener('input', (event) => {
-  if (!text(event.target)) return;
-  typed = true;
-  clearTimeout(waiting);
-  waiting = setTimeout(() => fire(false), 100);
-});
-form.addEventListener('focusout', (event) => {
-  if (typed && text(event.target)) { typed = false; fire(true); }
-});
-form.addEventListener('keydown', (event) => {
-  if (event.key === 'Enter' && event.target.matches('input') && text(event.target)) { typed = false; fire(true); }
-});
-form.addEventListener('studio:look', () => fire(true));
-fire(true);
-
-// Folds stay as they were left. Some come a moment after this runs, and some don't listen at once.
-const kept = new Set(JSON.parse(localStorage.getItem('studio.folds') ?? '[]'));
+# The form is drawn by assets/js/form.js: its values are this component's, and its `input` asks for a look.
+_DRAWN = "window.studio.form({ props, trigger });"
+# What the server says of the form comes here.
+_TOLD = "watch('value', () => window.studio.told(props.value));"
+# Folds of the right column stay as they were left, like those that the page draws. Some come a moment after this runs,
+# and some don't listen at once.
+_FOLDS = """
+const kept = new Set(JSON.parse(localStorage.getItem('studio.folds.side') ?? '[]'));
 const open = (names, tries) => {
   const left = names.filter((name) => {
     const button = document.querySelector(`#${name} > button`);
@@ -50,17 +37,28 @@ const open = (names, tries) => {
   if (left.length && tries) setTimeout(() => open(left, tries - 1), 200);
 };
 open([...kept], 15);
-element.closest('.train').addEventListener('click', (event) => {
+element.closest('.train').querySelector('.train-side').addEventListener('click', (event) => {
   const button = event.target.closest('.fold > button');
   if (!button) return;
   setTimeout(() => {
     if (button.classList.contains('open')) kept.add(button.parentElement.id);
     else kept.delete(button.parentElement.id);
-    localStorage.setItem('studio.folds', JSON.stringify([...kept]));
+    localStorage.setItem('studio.folds.side', JSON.stringify([...kept]));
   });
 });
 """
-LOOK = "() => { document.querySelector('.train-form')?.dispatchEvent(new Event('studio:look')); }"
+LOOK = "() => window.studio.look()"
+# What stands in the form, for what the page's own scripts say of it: told with every look, without a way to the server.
+TELL = f"""(model, dataset, drawn) => {{
+  window.studioForm = {{ ...JSON.parse(drawn), {json.dumps(PICKED[0])}: model, {json.dumps(PICKED[1])}: dataset }};
+  window.dispatchEvent(new Event('studio:form'));
+}}"""
+# What scripts change in the two dropdowns: values by name, as a JSON object.
+_TAKES = "window.studio.pick = (values) => { props.value = JSON.stringify(values); trigger('submit'); };"
+TAKE = f"""(taken, ...values) => {{
+  const changes = JSON.parse(taken);
+  return {json.dumps(PICKED)}.map((name, place) => name in changes ? changes[name] : values[place]);
+}}"""
 _MENDS = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-mend]');
   if (button) trigger('click', { mend: button.dataset.mend });
@@ -76,14 +74,16 @@ GO = """(run) => {
 class TrainView:
     """The components. `looks` change with every look at the form, `everything` when it is filled or started."""
 
-    form: Form = field(default_factory=Form)
+    picks: dict[str, Any] = field(default_factory=dict)
     preset: Any = None
     base: Any = None
     faulty: Any = None
-    pulse: Any = None
-    effective: Any = None
+    drawn: Any = None
+    told: Any = None
+    taken: Any = None
     advice: Any = None
     card: Any = None
+    waits: Any = None
     name: Any = None
     run: Any = None
     problem: Any = None
@@ -95,23 +95,28 @@ class TrainView:
     saved: Any = None
 
     @property
+    def inputs(self) -> list[Any]:
+        """What stands in the form, in the order in which `read` expects it."""
+        return [*self.picks.values(), self.drawn]
+
+    def read(self, shown: Sequence[Any]) -> dict[str, Any]:
+        """What an event handler was given for `inputs`, by name."""
+        *picked, drawn = shown
+        return read_page(dict(zip(self.picks, picked, strict=True)), drawn)
+
+    @property
     def looks(self) -> list[Any]:
-        own = [self.preset, self.card, self.effective, self.advice, self.yaml, self.command, self.problem, self.faulty]
-        return [*own, *self.form.folds.values(), *self.form.inputs]
+        told = [self.card, self.waits, self.advice, self.yaml, self.command, self.told]
+        return [self.preset, *told, self.problem, self.faulty, *self.picks.values()]
 
     @property
     def picked(self) -> list[Any]:
         """The dropdowns whose choices come from the workspace."""
-        return [self.preset, *(self.form.controls[name] for name in PICKED)]
+        return [self.preset, *self.picks.values()]
 
     @property
     def everything(self) -> list[Any]:
         return [*self.looks, self.base, self.run, self.name, self.save_name, self.saved]
-
-    @property
-    def picks(self) -> list[Any]:
-        """The events of everything that is picked, not typed."""
-        return [control.input for control in self.form.inputs if not isinstance(control, gr.Textbox)]
 
 
 def build(values: Mapping[str, Any], preset: str) -> TrainView:
@@ -120,13 +125,20 @@ def build(values: Mapping[str, Any], preset: str) -> TrainView:
     with gr.Row(elem_classes=["train"]):
         with gr.Column(elem_classes=["train-form"], min_width=0):
             _what(view, values, preset)
-            _how(view, values)
+            _heading("train.how")
+            place("form-how")
+            view.advice = gr.HTML("", js_on_load=_MENDS, apply_default_css=False, elem_id="train-advice")
             _heading("train.more")
-            view.form.add_folds(values)
-            view.pulse = gr.HTML("", js_on_load=_PULSE, visible="hidden", apply_default_css=False)
+            place("form-more")
+            place("sweep-view")
+            hidden: dict[str, Any] = {"html_template": "", "visible": "hidden", "apply_default_css": False}
+            view.drawn = gr.HTML(written_page(values), js_on_load=_DRAWN, **hidden, sheet=sheet())
+            view.told = gr.HTML("", js_on_load=_TOLD, **hidden)
+            view.taken = gr.HTML("", js_on_load=_TAKES, **hidden)
         with gr.Column(elem_classes=["train-side"], min_width=0):
             _start(view)
             _take_away(view)
+            gr.HTML("", js_on_load=_FOLDS, **hidden)
     return view
 
 
@@ -153,52 +165,43 @@ def _what(view: TrainView, values: Mapping[str, Any], preset: str) -> None:
             elem_id="preset",
             elem_classes=["knob"],
         )
-        view.form.add("model.name_or_path", values["model.name_or_path"], choices=choices.models())
-        view.form.add("dataset.path", values["dataset.path"], choices=choices.datasets())
-        view.form.controls[METHOD] = gr.Dropdown(
-            [(say(f"train.method.{name}"), name) for name in ("sft",)],
-            value=values[METHOD],
-            label=say("train.method"),
-            info=note(METHOD, say(f"train.method.{values[METHOD]}.note")),
-            filterable=False,
-            elem_id="knob-method",
-            elem_classes=["knob"],
-        )
-
-
-def _how(view: TrainView, values: Mapping[str, Any]) -> None:
-    _heading("train.how")
-    view.form.controls[ADAPTER] = gr.Radio(
-        [(say(f"train.adapter.{kind}"), kind) for kind in ADAPTERS],
-        value=values[ADAPTER],
-        label=say("train.adapter"),
-        info=note(ADAPTER, say(f"train.adapter.{values[ADAPTER]}.note")),
-        elem_id="knob-adapter",
-        elem_classes=classes(ADAPTER),
-    )
-    with gr.Row(elem_classes=["knobs"]):
-        for name in ("num_train_epochs", "learning_rate", "max_length"):
-            view.form.add(f"training.{name}", values[f"training.{name}"])
-    with gr.Row(elem_classes=["knobs", "batch"]):
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-            view.form.add(f"training.{name}", values[f"training.{name}"])
-        view.effective = gr.HTML("", js_on_load=None, apply_default_css=False, elem_classes=["effective"])
-    view.advice = gr.HTML("", js_on_load=_MENDS, apply_default_css=False, elem_id="train-advice")
+        for name, offered in zip(PICKED, (choices.models(), choices.datasets()), strict=True):
+            view.picks[name] = gr.Dropdown(
+                offered,
+                value=values[name],
+                allow_custom_value=True,
+                label=title(name),
+                info=note(name),
+                interactive=True,
+                elem_id=f"knob-{name.replace('.', '-')}",
+                elem_classes=["knob"],
+            )
+        place("form-method")
+    place("fit-models")
 
 
 def _start(view: TrainView) -> None:
-    view.card = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="train-card")
+    place("fit-view")
     view.name = gr.Textbox(
-        label=say("train.name"), info=say("train.name.note"), max_lines=1, elem_id="train-name", elem_classes=["knob"]
+        label=say("train.name"),
+        placeholder=say("train.name.note"),
+        max_lines=1,
+        elem_id="train-name",
+        elem_classes=["knob"],
     )
-    view.problem = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="train-problem")
-    view.start = gr.Button(say("train.start"), variant="primary", elem_id="train-start")
+    with gr.Column(elem_classes=["train-start"], min_width=0):
+        place("fit-warning")
+        view.problem = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="train-problem")
+        view.waits = gr.HTML("", js_on_load=None, apply_default_css=False)
+        view.start = gr.Button(say("train.start"), variant="primary", elem_id="train-start")
     view.run = gr.Textbox(visible=False)
 
 
 def _take_away(view: TrainView) -> None:
-    """The run as a file, as a command, as a preset."""
+    """The run in a few figures, as a file, as a command, as a preset."""
     copies = shown.COPIES % say("copied")
+    with gr.Accordion(say("plan.title"), open=False, elem_classes=["fold"], elem_id="fold-run"):
+        view.card = gr.HTML("", js_on_load=None, apply_default_css=False, elem_id="train-card")
     with gr.Accordion(say("train.yaml"), open=False, elem_classes=["fold"], elem_id="fold-yaml"):
         view.yaml = gr.HTML("", js_on_load=copies, apply_default_css=False, elem_id="train-yaml")
     with gr.Accordion(say("train.command"), open=False, elem_classes=["fold"], elem_id="fold-command"):

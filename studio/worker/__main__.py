@@ -1,8 +1,9 @@
-"""`python -m studio.worker JOB_FOLDER | --standby | --serve | --data`.
+"""`python -m studio.worker JOB_FOLDER | --standby | --serve | --data | --trace | --calibrate ANSWER`.
 
 JOB_FOLDER does that job and ends. --serve answers requests on the pipe until it closes, --data those about datasets,
-for which it needs no torch. --standby imports everything,
-then waits for one line on stdin that says which of the two to become: {"job": folder} or {"serve": true}.
+for which it needs no torch, --trace those about a step's memory. --standby imports everything, then waits for one line
+on stdin that says which of the first two to become: {"job": folder} or {"serve": true}. --calibrate measures how fast
+this machine trains.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from studio.worker.spare import SpareTime
 
 
 def main(arguments: list[str]) -> int:
@@ -19,11 +24,16 @@ def main(arguments: list[str]) -> int:
         return _serve()
     if arguments == ["--data"]:
         return _serve_data()
+    if arguments == ["--trace"]:
+        return _serve_traces()
     if arguments == ["--standby"]:
         return _stand_by()
+    if len(arguments) == 2 and arguments[0] == "--calibrate":
+        return _calibrate(Path(arguments[1]))
     if len(arguments) == 1 and Path(arguments[0]).is_dir():
         return _job(Path(arguments[0]))
-    sys.stderr.write("usage: python -m studio.worker JOB_FOLDER | --standby | --serve | --data\n")
+    usage = "JOB_FOLDER | --standby | --serve | --data | --trace | --calibrate ANSWER"
+    sys.stderr.write(f"usage: python -m studio.worker {usage}\n")
     return 2
 
 
@@ -31,7 +41,9 @@ def _stand_by() -> int:
     from studio.worker.preload import preload
 
     preload()
+    spare = _spare_time()
     line = sys.stdin.readline()
+    spare.end()
     if not line.strip():
         return 0  # the studio has gone
     task = json.loads(line)
@@ -46,6 +58,22 @@ def _stand_by() -> int:
     return _job(folder)
 
 
+def _spare_time() -> SpareTime:
+    """A standby's, begun: it has this machine calibrated if nobody has yet."""
+    from studio.worker.calibrate import wanted
+    from studio.worker.spare import SpareTime, answer_place
+
+    spare = SpareTime(answer_place(), wanted)
+    spare.begin()
+    return spare
+
+
+def _calibrate(answer: Path) -> int:
+    from studio.worker.calibrate import main as calibrate
+
+    return calibrate(answer)
+
+
 def _job(folder: Path) -> int:
     from studio.worker.job import run_job
 
@@ -54,6 +82,12 @@ def _job(folder: Path) -> int:
 
 def _serve() -> int:
     from studio.worker.serve import serve
+
+    return serve()
+
+
+def _serve_traces() -> int:
+    from studio.worker.traces import serve
 
     return serve()
 

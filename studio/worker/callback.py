@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,18 +17,28 @@ from studio.core.errors import RunError
 from studio.core.events import Metrics
 from studio.worker import checkpoints
 from studio.worker.job import Job
+from studio.worker.measure import Measure
 
 # Trainer's names for what we show under other names, or not at all.
-_LEFT_OUT = {"epoch", "total_flos", "train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second"}
+# What the Trainer says of its own pace, and of what was asked of it.
+_PACE = {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "num_tokens"}
+_LEFT_OUT = {
+    "epoch",
+    "total_flos",
+    "train_loss",
+    "num_tokens",
+    *(f"{kind}_{name}" for kind in ("train", "eval") for name in _PACE),
+}
 
 
 class StudioCallback(TrainerCallback):  # type: ignore[misc]
     """`keep`: complete checkpoints to keep. `tokens` returns how many tokens were trained on so far."""
 
-    def __init__(self, job: Job, keep: int, tokens: Any) -> None:
+    def __init__(self, job: Job, keep: int, tokens: Callable[[], int], measure: Measure) -> None:
         self.job = job
         self.keep = keep
         self.tokens = tokens
+        self.measure = measure
         self.stopped = False
         self._began = time.monotonic()
         self._busy = 0.0
@@ -42,6 +53,7 @@ class StudioCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._mark = (self.tokens(), 0.0)
+        self.measure.begin()
         self.job.stage("train", "Training", unit="steps")
 
     def on_step_begin(
@@ -50,7 +62,10 @@ class StudioCallback(TrainerCallback):  # type: ignore[misc]
         self._step_began = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._busy += time.monotonic() - self._step_began
+        self.measure.wait()
+        seconds = time.monotonic() - self._step_began
+        self._busy += seconds
+        self.measure.step(seconds, self.tokens())
         if not self.job.folder.process.exists():
             # Going on would make the folder anew, half of it, where somebody wanted it gone.
             raise RunError("The run's folder was removed while it trained.", "Start a new run.")
@@ -71,7 +86,6 @@ class StudioCallback(TrainerCallback):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         values = {k: float(v) for k, v in (logs or {}).items() if k not in _LEFT_OUT and _is_number(v)}
-        values = {k: v for k, v in values.items() if not k.startswith("eval_") or k == "eval_loss"}
         if not values:
             return
         if "loss" in values:
@@ -95,7 +109,17 @@ class StudioCallback(TrainerCallback):  # type: ignore[misc]
         folder = self.job.folder.checkpoints / f"checkpoint-{state.global_step}"
         checkpoints.publish(folder)
         self.job.checkpoint(state.global_step, folder.relative_to(self.job.folder.path).as_posix())
-        checkpoints.rotate(self.job.folder.checkpoints, self.keep)
+        checkpoints.rotate(
+            self.job.folder.checkpoints, self.keep, state.best_global_step if args.load_best_model_at_end else None
+        )
+        self.measure.write()
+
+
+def evaluated(history: list[dict[str, Any]]) -> dict[str, float]:
+    """What the last evaluation measured, by names without `eval_`; nothing where there was none."""
+    last: dict[str, Any] = next((entry for entry in reversed(history) if "eval_loss" in entry), {})
+    kept = {name: value for name, value in last.items() if name.startswith("eval_") and name not in _LEFT_OUT}
+    return {name.removeprefix("eval_"): float(value) for name, value in kept.items() if _is_number(value)}
 
 
 def _is_number(value: Any) -> bool:

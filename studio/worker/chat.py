@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from studio.core.configfile import parse_config
 from studio.core.errors import ModelError, TemplateError
 from studio.core.example import Example
 from studio.core.inputs import ModelInput
-from studio.worker.device import resolve
+from studio.core.job import read_json
+from studio.worker.closing import ends_of
+from studio.worker.device import Setup, resolve
 from studio.worker.encode import Encoder
-from studio.worker.models import fetch, load_model, load_tokenizer
+from studio.worker.models import fetch, gives_scores, load_model, load_tokenizer, scores_only
 
 TUNED = "tuned"
 BASE = "base"
@@ -37,6 +40,7 @@ class ChatModel:
         self._loaded: dict[str, Any] = {}
         self._models: dict[str, Any] = {}
         self._tokenizer: Any = None
+        self.setup: Setup | None = None
         self._adapter = False
         self._stop = threading.Event()
 
@@ -63,9 +67,11 @@ class ChatModel:
         return {"columns": [BASE, TUNED] if request.get("tuned") else [BASE]}
 
     def _load(self, config: RunConfig, folder: Path, tuned: Path | None) -> None:
-        setup = resolve(config)
-        base = load_model(folder, config.model, setup)
+        self.setup = setup = resolve(config)
         self._adapter = bool(tuned and (tuned / "adapter_config.json").is_file())
+        if tuned and gives_scores(read_json(tuned / ("adapter_config.json" if self._adapter else "config.json"))):
+            raise scores_only("This run")
+        base = load_model(folder, config.model, setup)
         source = tuned if tuned and (tuned / "tokenizer_config.json").is_file() else folder
         self._tokenizer = load_tokenizer(source)
         if tuned and self._adapter:
@@ -103,36 +109,69 @@ class ChatModel:
             counts |= self._generate(columns, conversations, request, part)
         return {"seconds": time.monotonic() - began, "tokens": counts, "stopped": self._stop.is_set()}
 
+    @property
+    def tokenizer(self) -> Any:
+        """The loaded model's; None before."""
+        return self._tokenizer
+
+    def sample(self, questions: Sequence[Example], request: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+        """An answer drawn to each question, all at once, by what was trained (the base where nothing was).
+
+        Fields as generate's. Gives the tokens of each question and of its answer, with the one that ends it.
+        """
+        if not self._models:
+            raise ModelError("No model is loaded.", "Choose one first.")
+        self._stop.clear()
+        if request.get("seed") is not None:
+            torch.manual_seed(int(request["seed"]))
+        column = TUNED if self._loaded.get("tuned") else BASE
+        model = self._models[column]
+        batch = self._encode(questions).to(model.device)
+        written = self._written(model, batch, [column] * len(questions), request)[:, batch["input_ids"].shape[1] :]
+        ends, found = set(ends_of(model, self._tokenizer)), []
+        for ids, mask, answer in zip(batch["input_ids"], batch["attention_mask"], written.tolist(), strict=True):
+            last = next((place for place, token in enumerate(answer) if token in ends), len(answer))
+            found.append((ids[mask.bool()].tolist(), answer[: last + 1]))
+        return found
+
     def _generate(
         self, columns: list[str], conversations: dict[str, Any], request: dict[str, Any], part: Any
     ) -> dict[str, int]:
         model, tokenizer = self._models[columns[0]], self._tokenizer
-        batch = self._encode([conversations[column] for column in columns]).to(model.device)
+        asked = [Example(prompt=tuple(conversations[column])) for column in columns]
+        streamer = ColumnStreamer(tokenizer, columns, ends_of(model, tokenizer), part)
+        self._written(model, self._encode(asked).to(model.device), columns, request, streamer)
+        return streamer.finish()
+
+    def _written(
+        self, model: Any, batch: Any, columns: Sequence[str], request: dict[str, Any], streamer: Any = None
+    ) -> torch.Tensor:
+        """(B, T): questions and answers."""
+        tokenizer = self._tokenizer
         temperature = float(request.get("temperature", 0.7))
         options: dict[str, Any] = {"do_sample": temperature > 0}
         if temperature > 0:
             options |= {"temperature": temperature, "top_p": float(request.get("top_p", 0.95)), "top_k": 0}
-        streamer = ColumnStreamer(tokenizer, columns, _ends(model, tokenizer), part)
         settings = GenerationConfig(
             **options,
             max_new_tokens=int(request.get("max_new_tokens", 256)),
-            eos_token_id=_ends(model, tokenizer),
+            eos_token_id=ends_of(model, tokenizer),
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         )
         adapters = {"adapter_names": [TUNED if c == TUNED else _NO_ADAPTER for c in columns]} if self._adapter else {}
         with torch.inference_mode():
-            model.generate(
+            written: torch.Tensor = model.generate(
                 **batch,
                 **adapters,
                 generation_config=settings,
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([_Stop(self._stop)]),
             )
-        return streamer.finish()
+        return written
 
-    def _encode(self, conversations: list[list[dict[str, str]]]) -> Any:
+    def _encode(self, questions: Sequence[Example]) -> Any:
         tokenizer = self._tokenizer
-        if not tokenizer.chat_template:
+        if not tokenizer.chat_template and any(question.conversational for question in questions):
             raise TemplateError(
                 "This model has no chat template, so it can't hold a conversation.", "Choose a chat model."
             )
@@ -141,15 +180,8 @@ class ChatModel:
             tokenizer.pad_token = tokenizer.eos_token
         # As in training: what a person types is text, even where it spells one of the model's special tokens.
         encoder = Encoder(tokenizer)
-        asked = [encoder.encode(Example(prompt=tuple(messages))).ids for messages in conversations]
+        asked = [encoder.encode(question).ids for question in questions]
         return tokenizer.pad({"input_ids": asked}, return_tensors="pt")
-
-
-def _ends(model: Any, tokenizer: Any) -> list[int]:
-    """Every token that ends an answer: the model's own and the tokenizer's."""
-    own = model.generation_config.eos_token_id
-    ends = set(own if isinstance(own, list) else [own]) | {tokenizer.eos_token_id}
-    return sorted(token for token in ends if token is not None)
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]

@@ -7,6 +7,7 @@ come from measurement; docs/LOG.md has the table.
 from __future__ import annotations
 
 import platform
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 
 from studio.core.config import RunConfig
 from studio.core.errors import ConfigError
+from studio.core.packages import is_here, missing
+from studio.core.sections.adapter import PrefixTuningAdapter
 
 
 @dataclass(frozen=True)
@@ -85,16 +88,57 @@ def resolve(config: RunConfig) -> Setup:
     checkpointing = config.training.gradient_checkpointing
     sampling = config.training.train_sampling_strategy
     attention = config.model.attn_implementation
-    if attention.startswith("flash_attention") and device.type == "cpu":
-        raise ConfigError("model.attn_implementation", f"{attention} needs a graphics card.", "Use auto.")
+    _check_packages(config)
+    _check_device(config, device)
+    if checkpointing == "auto":
+        # Prefix tuning keeps what it stands in front of as a cache, which nothing recomputes.
+        checkpointing = device.type != "cpu" and not isinstance(config.adapter, PrefixTuningAdapter)
     return Setup(
         device=device,
         weights=weights,
         autocast=autocast,
         attention="sdpa" if attention == "auto" else attention,
-        gradient_checkpointing=device.type != "cpu" if checkpointing == "auto" else bool(checkpointing),
+        gradient_checkpointing=bool(checkpointing),
         sampling=("random" if config.training.packing else "group_by_length") if sampling == "auto" else sampling,
     )
+
+
+def _check_packages(config: RunConfig) -> None:
+    """Refuse what this installation has no package for, before anything is fetched or loaded."""
+    for lacking in missing(config):
+        raise ConfigError(
+            lacking.path,
+            f"{lacking.choice} needs the package {lacking.name}, which isn't installed.",
+            f"Install it (pip install {lacking.name}), or choose another.",
+        )
+
+
+def _check_device(config: RunConfig, device: torch.device) -> None:
+    """Refuse what the device can't do, or does without being told."""
+    knobs, attention = config.training, config.model.attn_implementation
+    if attention.startswith("flash_attention") and device.type == "cpu":
+        raise ConfigError("model.attn_implementation", f"{attention} needs a graphics card.", "Use auto.")
+    if knobs.activation_offloading and device.type == "cpu":
+        raise ConfigError("training.activation_offloading", "on a processor they are in RAM already.", "Switch it off.")
+    if knobs.use_liger_kernel and device.type != "cuda":
+        raise ConfigError("training.use_liger_kernel", "Liger's kernels need an NVIDIA card.", "Switch it off.")
+    if knobs.optim.startswith("paged_") and device.type != "cuda":
+        plain = knobs.optim.removeprefix("paged_").replace("adamw_32bit", "adamw_torch")
+        raise ConfigError("training.optim", "paging moves memory off an NVIDIA card; there is none.", f"Use {plain}.")
+    if knobs.torch_compile and not _can_compile(device):
+        raise ConfigError(
+            "training.torch_compile",
+            "compiling needs Triton here." if device.type == "cuda" else "compiling needs a C++ compiler here.",
+            "Install it, or switch it off.",
+        )
+    if device.type == "cpu" and config.model.quantization == "int8" and getattr(config.adapter, "use_dora", False):
+        raise ConfigError("adapter.use_dora", "DoRA over an int8 base needs a graphics card.", "Use nf4, or none.")
+
+
+def _can_compile(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return is_here("triton")
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
 
 
 def _precision(config: RunConfig, device: torch.device) -> tuple[torch.dtype, torch.dtype | None]:
@@ -111,4 +155,6 @@ def _precision(config: RunConfig, device: torch.device) -> tuple[torch.dtype, to
     weights = getattr(torch, wish)
     if wish == "float32":
         return weights, None
-    return (torch.float32 if wish == "float16" and config.adapter is None else weights), weights
+    # float16's gradients can't be scaled in place; who asks for no autocast gets it throughout
+    wide = wish == "float16" and config.adapter is None and config.training.autocast is not False
+    return (torch.float32 if wide else weights), weights

@@ -77,11 +77,15 @@ class _Tokens:
 
 
 class Encoder:
-    """Encodes rows for one tokenizer. `train_on` as in `dataset.train_on`; preferences have loss on answers only."""
+    """Encodes rows for one tokenizer. `train_on` as in `dataset.train_on`; preferences have loss on answers only.
 
-    def __init__(self, tokenizer: Any, train_on: str = "assistant") -> None:
+    `documents`: rows are read one after the other, so a conversation too ends with the end-of-text token.
+    """
+
+    def __init__(self, tokenizer: Any, train_on: str = "assistant", documents: bool = False) -> None:
         self.tokenizer = tokenizer
         self.train_on = train_on
+        self.documents = documents
         self._plain = PlainTokens(tokenizer)
         self._answers = Answers(tokenizer, self._plain.special)
 
@@ -172,7 +176,7 @@ class Encoder:
         spoken = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i >= since]
         wanted = spoken[-1:] if train_on == "last_assistant" else spoken
         spans = None if train_on == "all" else self._answers.spans(messages, tools, text, wanted)
-        return _Draft((_Piece(text, spans, spelled=self._spelled(messages, tools, text, ask)),))
+        return _Draft((_Piece(text, spans, spelled=self._spelled(messages, tools, text, ask)),), self.documents)
 
     def _written(self, messages: Sequence[Message], tools: Sequence[Any], ask: bool) -> tuple[Sequence[Message], str]:
         try:
@@ -220,7 +224,9 @@ class Encoder:
         for piece, encoding in zip(draft.pieces, encodings):  # noqa: B905 - the iterator goes on with the next draft
             self._add(tokens, piece, encoding)
         end = self.tokenizer.eos_token_id
-        if draft.ends and end is not None and tokens.ids[-1:] != [end]:
+        # Templates close a conversation with the token, and may write a line break behind it.
+        closing = tokens.ids[-1:] if draft.pieces[0].opens else tokens.ids[-2:]
+        if draft.ends and end is not None and end not in closing:
             tokens.ids.append(end)
             tokens.loss.append(True)
         return Encoded(tokens.ids, tokens.loss, "".join(p.text for p in draft.pieces), tokens.neutralised)

@@ -26,6 +26,7 @@ from studio.core.job import EventLog, EventTail, JobFolder, create_text
 from studio.core.progress import Progress
 from studio.worker.logfile import cap_log
 
+_SHORTAGES = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _STAGE_EVERY = 0.25  # seconds between two reports of the same stage
 
 
@@ -44,6 +45,7 @@ class Job:
             self.before.fold(event)
         self.log = EventLog(folder.events)
         self.ended = False
+        self.model: Path | None = None  # its folder, once that is here
         self._last_stage = ("", 0.0)
 
     @classmethod
@@ -130,7 +132,7 @@ def run_job(path: Path) -> int:
     except BaseException as error:  # noqa: BLE001 - the process's edge: whatever it was, the run must say so
         traceback.print_exc()
         cause, hint = explain(error)
-        job.end("failed", cause, hint)
+        job.end("failed", cause, _remedies(job, error) or hint)
     return 0 if _ended_well(job) else 1
 
 
@@ -154,7 +156,7 @@ def _ended_well(job: Job) -> bool:
 def explain(error: BaseException) -> tuple[str, str]:
     """An error that is no StudioError, as a cause and a next step in plain words."""
     name, text = type(error).__name__, " ".join(str(error).split())[:300]
-    if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "out of memory" in text.lower():
+    if _is_shortage(error):
         return (
             "The memory wasn't enough (out of memory).",
             "Lower the batch size or the longest row, switch gradient checkpointing on, or train a 4-bit base; "
@@ -165,6 +167,21 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, FileNotFoundError):
         return f"A file is gone: {error.filename or text}.", "Put it back and resume, or start again."
     return f"{name}: {text}" if text else name, "The log has the details."
+
+
+def _remedies(job: Job, error: BaseException) -> str:
+    """What would make a training run fit, if that was the trouble."""
+    if not _is_shortage(error) or not job.folder.run_config.exists():
+        return ""
+    from studio.worker.shortage import remedies
+
+    return remedies(job.folder, job.model)
+
+
+def _is_shortage(error: BaseException) -> bool:
+    """Whether memory ran out: torch on a card, Python, or torch on a processor."""
+    named = type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+    return named or any(words in str(error).lower() for words in _SHORTAGES)
 
 
 def _version(name: str) -> str:

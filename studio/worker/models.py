@@ -18,6 +18,7 @@ from studio.core.config import ModelSection
 from studio.core.errors import ModelError
 from studio.core.inputs import ModelInput
 from studio.core.job import read_json
+from studio.core.packed import HINT, packed_as, refusal
 from studio.worker.checkpoints import check_header
 from studio.worker.device import Setup
 
@@ -38,6 +39,11 @@ def fetch(model: ModelInput, report: Report) -> Path:
     if model.kind == "hub":
         return _fetch_from_hub(model, report)
     folder = Path(model.path or "")
+    if model.kind == "merged" and not (folder / "config.json").is_file():
+        from studio.worker.adapters.merged import merge_into
+
+        assert model.base is not None and model.adapter is not None
+        merge_into(folder, fetch(model.base, report), Path(model.adapter), report)
     if not (folder / "config.json").is_file():
         raise ModelError(f"The model folder {folder} is gone.", "Put it back, or choose another model.")
     return folder
@@ -54,7 +60,10 @@ def _fetch_from_hub(model: ModelInput, report: Report) -> Path:
     get_session().timeout = _PATIENCE
     try:
         HfApi().model_info(model.name, revision=model.revision, timeout=_PATIENCE)
+        _refuse_packed(model)
         folder = snapshot_download(model.name, **options, tqdm_class=_progress_bar(model.name, report))
+    except ModelError:
+        raise
     except Exception as error:
         if isinstance(error, OSError) and not isinstance(error, (HfHubHTTPError, OfflineModeIsEnabled)):
             raise  # a full disk, say
@@ -66,6 +75,15 @@ def _fetch_from_hub(model: ModelInput, report: Report) -> Path:
     if not any(path.glob("*.safetensors")):
         raise ModelError(f"{model.name} has no safetensors weights.", "Choose a model that has them.")
     return path
+
+
+def _refuse_packed(model: ModelInput) -> None:
+    """Looks at config.json alone, before gigabytes are fetched. Raises ModelError, and what the hub raises."""
+    from huggingface_hub import hf_hub_download
+
+    config = read_json(Path(hf_hub_download(model.name, "config.json", revision=model.revision)))
+    if method := packed_as(config):
+        raise ModelError(refusal(model.name, method), HINT)
 
 
 def _refusal(model: ModelInput, error: Exception) -> ModelError:
@@ -136,8 +154,11 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def load_model(folder: Path, section: ModelSection, setup: Setup) -> Any:
-    """The causal language model in a folder, on its device, in the setup's dtype or quantized. Raises ModelError."""
+def load_model(folder: Path, section: ModelSection, setup: Setup, scores: bool = False) -> Any:
+    """The causal language model in a folder, on its device, in the setup's dtype or quantized. Raises ModelError.
+
+    `scores`: with a head that gives a text one number instead of its next word, new unless the folder has one.
+    """
     options: dict[str, Any] = {
         "dtype": setup.weights,
         "attn_implementation": setup.attention,
@@ -150,27 +171,55 @@ def load_model(folder: Path, section: ModelSection, setup: Setup) -> Any:
     try:
         for path in sorted(folder.glob("*.safetensors")):
             check_header(path)
-        _refuse_foreign_code(read_json(folder / "config.json"))
-        model, found = _from_pretrained(folder, options, section)
+        config = read_json(folder / "config.json")
+        _refuse_foreign_code(config)
+        if not scores and gives_scores(config):
+            raise scores_only(folder.name)
+        model, found = _from_pretrained(folder, options, section, scores)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
         raise ModelError(f"The model in {folder} can't be loaded ({_short(error)}).", _REPAIR) from error
-    if missing := sorted(found["missing_keys"]):
+    new = _head_names(model) if scores else ()
+    if missing := sorted(key for key in found["missing_keys"] if not key.startswith(new)):
         # transformers fills them with random numbers and goes on
         raise ModelError(f"The model in {folder} lacks {len(missing)} of its weights, {missing[0]} first.", _REPAIR)
     return model
 
 
-def _from_pretrained(folder: Path, options: dict[str, Any], section: ModelSection) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoModelForCausalLM
+def gives_scores(config: Any) -> bool:
+    """Whether a model's (or an adapter's) config says that it gives texts a number."""
+    told = config if isinstance(config, dict) else {}
+    kinds = told.get("architectures") or []
+    return told.get("task_type") == "SEQ_CLS" or any(str(kind).endswith("ForSequenceClassification") for kind in kinds)
 
+
+def scores_only(name: str) -> ModelError:
+    """What is said where words are asked of a reward model."""
+    return ModelError(
+        f"{name} is a reward model: it gives answers a number and can't write any.",
+        "Choose a model that answers; a reward model serves as a reward (method.rewards: model:run:<id>).",
+    )
+
+
+def _head_names(model: Any) -> tuple[str, ...]:
+    """The weights that stand before or behind a model's trunk."""
+    return tuple(f"{name}." for name, _ in model.named_children() if name != model.base_model_prefix)
+
+
+def _from_pretrained(
+    folder: Path, options: dict[str, Any], section: ModelSection, scores: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    options = {**options, "num_labels": 1} if scores else options
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(str(folder), **options, output_loading_info=True)
+        model, found = kind.from_pretrained(str(folder), **options, output_loading_info=True)
     except ValueError as error:
         if section.attn_implementation != "auto" or "attention implementation" not in str(error):
             raise
         # Every architecture has eager attention; some (Gemma 2) have no other.
         options = {**options, "attn_implementation": "eager"}
-        model, found = AutoModelForCausalLM.from_pretrained(str(folder), **options, output_loading_info=True)
+        model, found = kind.from_pretrained(str(folder), **options, output_loading_info=True)
     return model, found
 
 

@@ -14,18 +14,20 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TextIO
 
 from studio.core.errors import StudioError
 from studio.worker.job import explain
 
 Part = Callable[[dict[str, Any]], None]
+Ops = dict[str, Callable[[dict[str, Any], Part], dict[str, Any]]]
 
 
 class Server:
     """Answers on `out`. `ops` maps a name to a function of (request, part) that returns the last answer's fields."""
 
-    def __init__(self, out: TextIO, ops: dict[str, Callable[[dict[str, Any], Part], dict[str, Any]]]) -> None:
+    def __init__(self, out: TextIO, ops: Ops) -> None:
         self.out = out
         self.ops = ops
         self._lock = threading.Lock()
@@ -71,6 +73,14 @@ class Server:
             return {"id": number, "event": "error", "message": cause, "hint": hint}
 
 
+@cache
+def _judging(model: Any) -> Any:
+    """Imported when it is first asked for: TRL's trainers come with it."""
+    from studio.worker.bestof import BestOf
+
+    return BestOf(model)
+
+
 def serve() -> int:
     """Serve chat and previews on this process's stdin and stdout."""
     # Libraries print to stdout; the pipe must carry nothing but answers.
@@ -80,7 +90,13 @@ def serve() -> int:
     from studio.worker.show import show_row
 
     model = ChatModel()
-    server = Server(out, {"load": model.load, "generate": model.generate, "show": show_row, "ping": lambda *_: {}})
+
+    def best(request: dict[str, Any], part: Part) -> dict[str, Any]:
+        told: dict[str, Any] = _judging(model).answer(request, part)
+        return told
+
+    ops: Ops = {"load": model.load, "generate": model.generate, "best": best, "show": show_row, "ping": lambda *_: {}}
+    server = Server(out, ops)
     server.run(sys.stdin, model.stop)
     # Threads of torch may hold the interpreter's end up; there is nothing left to save.
     os._exit(0)

@@ -15,6 +15,8 @@ from typing import Any
 
 from studio.core.errors import ConfigError
 from studio.core.inputs import ModelInput
+from studio.workspace.extras import resolve_extra
+from studio.workspace.home import is_slug, runs_dir
 from studio.workspace.launcher import Launcher
 from studio.workspace.models import list_models, resolve_model
 from studio.workspace.pipe import ServePipe
@@ -45,6 +47,15 @@ class Delta:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """An answer and what a reward model gives it."""
+
+    text: str
+    score: float
+    tokens: int
+
+
 def list_targets(runs: Runs) -> list[ChatTarget]:
     """Runs that have something to talk to, newest first, then models."""
     found = []
@@ -72,7 +83,7 @@ class Chat:
 
     def open(self, target_id: str, progress: Callable[[str], None] = lambda text: None) -> ChatTarget:
         """Load what `target_id` names, unless it is loaded already. Raises StudioError."""
-        target, fields = self._resolve(target_id)
+        target, fields = resolve_target(self.runs, target_id)
         self.loaded = None
         for answer in self.pipe.request("load", **fields):
             if answer["event"] == "part":
@@ -109,6 +120,35 @@ class Chat:
                         answer.get("seconds", 0.0),
                     )
 
+    def best(
+        self,
+        conversation: list[Message],
+        reward: str,
+        samples: int,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 256,
+        seed: int | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> list[Judgement]:
+        """Several answers to one conversation by what was trained, the best by the reward model first.
+
+        `reward`: run:<id> of the method reward, or a reward model. Raises StudioError.
+        """
+        check_samples(temperature, samples)
+        _check_settings(temperature, top_p, max_new_tokens)
+        fields = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
+        extra = dataclasses.asdict(resolve_extra(reward, "reward_model", "reward"))
+        found: list[Judgement] = []
+        with self._talking:
+            for answer in self.pipe.request("best", conversation=conversation, reward=extra, samples=samples, **fields):
+                if answer["event"] == "part":
+                    progress(str(answer.get("text", "")))
+                else:
+                    found = [Judgement(**one) for one in answer["answers"]]
+        return found
+
     def stop(self) -> None:
         self.pipe.stop()
 
@@ -117,25 +157,40 @@ class Chat:
         self.loaded = None
         self.pipe.close()
 
-    def _resolve(self, target_id: str) -> tuple[ChatTarget, dict[str, Any]]:
-        if not target_id.startswith("run:"):
-            model = resolve_model(target_id)
-            return ChatTarget(target_id, target_id, target_id, False), {"base": dataclasses.asdict(model)}
-        run = self.runs.get(target_id.removeprefix("run:"))
-        tuned = run.latest_adapter
-        if tuned is None or run.inputs is None:
-            raise ConfigError("", f"The run {run.id} has nothing to talk to yet.", "Wait for its first checkpoint.")
-        return _run_target(run), {
-            "base": dataclasses.asdict(_still_there(run.inputs.model)),
-            "model": run.config.model.model_dump(mode="json"),
-            "tuned": str(tuned),
-        }
+
+def resolve_target(runs: Runs, target_id: str) -> tuple[ChatTarget, dict[str, Any]]:
+    """What an id of a target means, and the fields of the worker's `load`. Raises StudioError."""
+    if not target_id.startswith("run:"):
+        model = resolve_model(target_id)
+        return ChatTarget(target_id, target_id, target_id, False), {"base": dataclasses.asdict(model)}
+    run = runs.get(target_id.removeprefix("run:"))
+    tuned = run.latest_adapter
+    if tuned is None or run.inputs is None:
+        raise ConfigError("", f"The run {run.id} has nothing to talk to yet.", "Wait for its first checkpoint.")
+    return _run_target(run), {
+        "base": dataclasses.asdict(_still_there(run.inputs.model)),
+        "model": run.config.model.model_dump(mode="json"),
+        "tuned": str(tuned),
+    }
+
+
+def target_of(name: str) -> str:
+    """The id of what a person means: a run's id stands for the run."""
+    return f"run:{name}" if is_slug(name) and (runs_dir() / name / "run.yaml").is_file() else name
 
 
 def _still_there(model: ModelInput) -> ModelInput:
     if model.kind == "folder" and not Path(model.path or "").is_dir():
         raise ConfigError("", f"The base model {model.path} is gone.", "Put it back where it was.")
     return model
+
+
+def check_samples(temperature: float, samples: int) -> None:
+    """Raises ConfigError where answers would all be the same one, or there are too few or too many."""
+    if not 2 <= samples <= 256:
+        raise ConfigError("samples", "should be between 2 and 256.")
+    if temperature == 0:
+        raise ConfigError("temperature", "at 0 all answers are the same one; give more, such as 1.")
 
 
 def _check_settings(temperature: float, top_p: float, max_new_tokens: int) -> None:

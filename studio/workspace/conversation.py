@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from studio.workspace.chat import Chat, Message
-from studio.workspace.home import is_slug, runs_dir
+from studio.workspace.chat import Chat, Judgement, Message, target_of
 from studio.workspace.launcher import Launcher
 from studio.workspace.runs import Runs
 
@@ -18,7 +17,6 @@ class Conversation:
 
     def __init__(self, target: str, say: Callable[[str], None]) -> None:
         self.chat = Chat(Launcher(standby=False), Runs())
-        is_run = is_slug(target) and (runs_dir() / target / "run.yaml").is_file()
         said: set[str] = set()
 
         def progress(text: str) -> None:
@@ -26,7 +24,8 @@ class Conversation:
                 said.add(text)
                 say(text)
 
-        opened = self.chat.open(f"run:{target}" if is_run else target, progress)
+        self._progress = progress
+        opened = self.chat.open(target_of(target), progress)
         self.columns = ["base", "tuned"] if opened.tuned else ["base"]
         self.histories: dict[str, list[Message]] = {column: [] for column in self.columns}
 
@@ -44,6 +43,18 @@ class Conversation:
             if write:
                 write(f"{column}: {text}\n\n" if len(answers) > 1 else f"{text}\n\n")
         return answers
+
+    def best(
+        self, question: str, reward: str, samples: int, temperature: float, max_new_tokens: int
+    ) -> list[Judgement]:
+        """Several answers to a question by what was trained, the best by a reward model first, which is remembered."""
+        history = self.histories[self.columns[-1]]
+        history.append({"role": "user", "content": question})
+        found = self.chat.best(
+            history, reward, samples, temperature=temperature, max_new_tokens=max_new_tokens, progress=self._progress
+        )
+        history.append({"role": "assistant", "content": found[0].text})
+        return found
 
     def close(self) -> None:
         self.chat.unload()

@@ -56,9 +56,11 @@ def get_dataset(name: str) -> DatasetEntry:
 
 def resolve_dataset(section: DatasetSection | str) -> DatasetInput:
     """What `dataset.path` means here and now. Raises ConfigError."""
+    if not isinstance(section, str) and section.path is None:
+        raise ConfigError(_FIELD, "the run names no dataset, so it can only be estimated.", "Name one to train on.")
     if isinstance(section, str) or isinstance(section.path, str):
         return _input(get_dataset(section if isinstance(section, str) else str(section.path)), ())
-    parts = [part if isinstance(part, MixPart) else MixPart(path=part, weight=None) for part in section.path]
+    parts = [part if isinstance(part, MixPart) else MixPart(path=part, weight=None) for part in section.path or ()]
     return _mix(section.label, parts, section.stopping_strategy, ())
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from studio.core.config import DatasetSection, MixPart
 from studio.core.configfile import parse_as
 from studio.core.errors import ConfigError, DataError
+from studio.core.inputs import ModelInput
 from studio.workspace import datasetinfo, datasets
 from studio.workspace.datasets import list_datasets, resolve_dataset
 from studio.workspace.home import cache_dir, datasets_dir, existing, plain_label, slug
@@ -26,6 +27,10 @@ from studio.workspace.pipe import ServePipe
 from studio.workspace.registration import DatasetEntry, write_entry
 from studio.workspace.tasks import Task, Tasks
 
+# Knobs of a section on which its rows' lengths depend.
+_MEASURED = (
+    "path", "format", "columns", "tags", "system_prompt", "exclude_rows", "max_samples", "train_on", "stopping_strategy"
+)  # fmt: skip
 TASKS = ("index", "search", "check", "stats", "map", "shape", "preview", "split", "fetch")
 
 
@@ -100,6 +105,17 @@ class DataDesk:
         entry = self.entry(name)
         after = self._after(op, entry, fields)
         return self._tasks.begin(op, name, self._question(entry, fields), after)
+
+    def lengths(self, section: DatasetSection, model: ModelInput) -> Task:
+        """Count the tokens of every row; at once where they are kept from an earlier time. Raises ConfigError."""
+        # what else the section says changes no row's length
+        knobs = {name: getattr(section, name) for name in _MEASURED}
+        question: dict[str, Any] = {
+            "dataset": dataclasses.asdict(resolve_dataset(section)),
+            "section": DatasetSection(**knobs).model_dump(mode="json"),
+            "model": dataclasses.asdict(model),
+        }
+        return self._tasks.begin("lengths", section.label, question, lambda result: result)
 
     def task(self, id: int) -> Task:
         return self._tasks.get(id)

@@ -80,8 +80,22 @@ class _Teller:
             )
 
 
+# What methods that judge answers tell beside their loss, by TRL's names.
+_JUDGED = {
+    f"{kind}{name}": told
+    for kind in ("", "eval_")
+    for name, told in (
+        ("rewards/accuracies", "accuracy"),
+        ("rewards/margins", "margin"),
+        ("accuracy", "accuracy"),
+        ("margin", "margin"),
+    )
+}
+
+
 def _metrics_line(event: Metrics) -> str:
-    names = {"loss": "loss", "eval_loss": "validation loss", "learning_rate": "rate", "tokens_per_second": "tokens/s"}
+    names = {"loss": "loss", "eval_loss": "validation loss", **_JUDGED}
+    names |= {"learning_rate": "rate", "tokens_per_second": "tokens/s"}
     shown = []
     for key, name in names.items():
         if key in event.values:

@@ -104,6 +104,11 @@ class Launcher:
         with (home() / "data.log").open("ab") as log:
             return _spawn(["--data"], subprocess.PIPE, subprocess.PIPE, log)
 
+    def trace(self) -> subprocess.Popen[bytes]:
+        """A worker that goes through a training step without numbers, asked on the same kind of pipe."""
+        with (home() / "trace.log").open("ab") as log:
+            return _spawn(["--trace"], subprocess.PIPE, subprocess.PIPE, log)
+
     def close(self) -> None:
         """End the standby; workers at work go on."""
         with self._lock:

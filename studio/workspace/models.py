@@ -6,19 +6,26 @@ from. Nothing is downloaded here, and weights that could run code (pickles) are 
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio.core.chain import refuse_unnamed
 from studio.core.errors import ConfigError
-from studio.core.inputs import ModelInput
+from studio.core.inputs import Inputs, ModelInput
 from studio.core.job import JobFolder, read_json
+from studio.core.packed import HINT, packed_as, refusal
 from studio.workspace.home import existing, is_slug, models_dir, runs_dir
 
 STARTER = "starter"
 _FIELD = "model.name_or_path"
-# Ways of storing a model that pack its weights for good; each needs kernels of its own.
-PACKED = frozenset({"gptq", "awq", "aqlm", "auto-round", "eetq", "higgs", "hqq", "quip", "spqr", "vptq"})
+# Adapters that stand before the text, by PEFT's names: no change of weights.
+PROMPTS = frozenset({"PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"})
+# Under models/: bases with a run's adapter merged in, made anew whenever they are missing.
+MERGED = ".merged"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -82,6 +89,7 @@ def resolve_model(name: str, revision: str | None = None) -> ModelInput:
 
 
 def _run_model(name: str) -> ModelInput:
+    refuse_unnamed(_FIELD, name)
     run_id = name.removeprefix("run:")
     folder = JobFolder(runs_dir() / run_id)
     if not is_slug(run_id) or not folder.run_config.is_file():
@@ -89,12 +97,30 @@ def _run_model(name: str) -> ModelInput:
     if _has_weights(folder.model):
         return ModelInput("folder", name, str(folder.model))
     if (folder.adapter / "adapter_config.json").is_file():
+        return _merged(name, folder)
+    raise ConfigError(_FIELD, f"the run {run_id} has no trained model yet.", "Wait until it has finished.")
+
+
+def _merged(name: str, run: JobFolder) -> ModelInput:
+    """A run's base with its adapter merged in, by whoever trains on it first; the folder is named after the two."""
+    kind = str((read_json(run.adapter / "adapter_config.json") or {}).get("peft_type", ""))
+    if kind in PROMPTS:
         raise ConfigError(
             _FIELD,
-            f"the run {run_id} holds an adapter, not a whole model.",
-            f"Export it merged (studio export {run_id} --format merged --out FOLDER) and give that folder.",
+            f"the run {run.id} learnt tokens that stand before the text ({kind}), which can't become weights.",
+            "Train on its base, and go on from the adapter (adapter.continue_from).",
         )
-    raise ConfigError(_FIELD, f"the run {run_id} has no trained model yet.", "Wait until it has finished.")
+    try:
+        base = Inputs.read(run.inputs).model
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            _FIELD, f"what the run {run.id} was trained on isn't known.", "Choose another model."
+        ) from None
+    files = sorted(run.adapter.glob("*.safetensors"))
+    stamp = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    told = json.dumps([dataclasses.asdict(base), str(run.adapter), stamp], sort_keys=True)
+    key = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return ModelInput("merged", name, str(models_dir() / MERGED / f"{run.id}-{key}"), None, base, str(run.adapter))
 
 
 def _checked_folder(folder: Path) -> Path:
@@ -114,14 +140,8 @@ def _checked_folder(folder: Path) -> Path:
 
 def _refuse_packed(name: str, folder: Path) -> None:
     """GPTQ, AWQ and their kin hold weights that no adapter can be merged into, and that nothing here trains on."""
-    stored = (read_json(folder / "config.json") or {}).get("quantization_config")
-    method = str(stored.get("quant_method", "")).lower() if isinstance(stored, dict) else ""
-    if method in PACKED:
-        raise ConfigError(
-            _FIELD,
-            f"{name} is stored quantized ({method.upper()}), and can't be trained on or merged into.",
-            "Give the 16-bit original it was made from; model.quantization: nf4 holds that in 4 bits while it trains.",
-        )
+    if method := packed_as(read_json(folder / "config.json")):
+        raise ConfigError(_FIELD, refusal(name, method), HINT)
 
 
 def _has_weights(folder: Path) -> bool:

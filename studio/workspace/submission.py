@@ -16,8 +16,10 @@ from studio.core.config import MergeConfig, RunConfig
 from studio.core.errors import ConfigError, StudioError, TargetError
 from studio.core.inputs import Inputs, ModelInput
 from studio.core.job import JobFolder, write_text
+from studio.workspace.continued import resolve_adapter
 from studio.workspace.datasets import get_dataset, resolve_dataset
 from studio.workspace.desk import DataDesk
+from studio.workspace.extras import resolve_extras
 from studio.workspace.home import existing, is_slug, runs_dir
 from studio.workspace.models import resolve_model
 from studio.workspace.runs import Run
@@ -28,6 +30,7 @@ def resolve_inputs(config: RunConfig, label: str = "") -> tuple[RunConfig, Input
 
     Raises ConfigError for a model or dataset that isn't there.
     """
+    _check_loss(config)
     model = resolve_model(config.model.name_or_path, config.model.revision)
     if config.dataset.exclude is None and isinstance(config.dataset.path, str):
         entry = get_dataset(config.dataset.path)
@@ -36,7 +39,20 @@ def resolve_inputs(config: RunConfig, label: str = "") -> tuple[RunConfig, Input
         config = config.model_copy(update={"dataset": section})
     held = config.dataset.validation_path
     validation = resolve_dataset(held) if held else None
-    return config, Inputs(label, model, resolve_dataset(config.dataset), validation)
+    dataset = resolve_dataset(config.dataset)
+    adapter = resolve_adapter(config, model)
+    return config, Inputs(label, model, dataset, validation, resolve_extras(config), adapter)
+
+
+def _check_loss(config: RunConfig) -> None:
+    """Some knobs tell how other programs train, so that their runs can be estimated. Raises ConfigError."""
+    way = config.training.loss_implementation
+    if way not in ("auto", "full"):
+        text = f"the loss {way!r} is other programs'; this studio can only estimate what it takes."
+        raise ConfigError("training.loss_implementation", text, "Use auto, which needs the least.")
+    if config.training.keep_logits:
+        text = "logits are kept by other programs' loops; this studio can only estimate what that takes."
+        raise ConfigError("training.keep_logits", text, "Leave it at false.")
 
 
 def check_rows(config: RunConfig, inputs: Inputs, desk: DataDesk) -> None:

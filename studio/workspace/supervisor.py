@@ -29,8 +29,11 @@ from studio.core.job import JobFolder, create_text, read_json
 from studio.core.progress import LIVE
 from studio.workspace import processes
 from studio.workspace.desk import DataDesk
+from studio.workspace.extras import reward_files
+from studio.workspace.foretelling import Foretelling, Predict
 from studio.workspace.home import exports_dir, home, plain_label, slug
 from studio.workspace.launcher import Launcher
+from studio.workspace.learning import Learning
 from studio.workspace.runs import ExportJob, Runs, read_export
 from studio.workspace.submission import check_rows, check_target, prepare_merge, publish, resolve_inputs
 
@@ -42,12 +45,18 @@ _BIRTH = 20.0  # seconds a fresh worker has to make its process.json
 
 
 class Supervisor:
-    """See the module. `grace`: seconds a worker has to obey a stop before its process group is ended."""
+    """See the module. `grace`: seconds a worker has to obey a stop before its process group is ended.
 
-    def __init__(self, *, standby: bool = False, grace: float = 90.0) -> None:
+    `predict` tells what a run will take, as plain JSON values (None: nobody can); it is kept beside the run, so that
+    `learning` can compare it with what the run took.
+    """
+
+    def __init__(self, *, standby: bool = False, grace: float = 90.0, predict: Predict | None = None) -> None:
         self.runs = Runs()
         self.launcher = Launcher(standby)
         self.desk = DataDesk(self.launcher)
+        self.learning = Learning(home(), self.runs)
+        self.predict = predict
         self.grace = grace
         self._queue_lock = home() / "queue.lock"
         self._watchers: dict[Path, threading.Thread] = {}
@@ -60,6 +69,7 @@ class Supervisor:
         """Queue a run; it starts at once if nothing else is training. Returns its id. Raises ConfigError."""
         label = plain_label(label)
         config, inputs = resolve_inputs(config, label)
+        foretelling = Foretelling(self.predict, config)
         check_rows(config, inputs, self.desk)
         stem = slug(label) if label else f"{slug(Path(config.model.name_or_path).name)}-{config.method.name}"
         name = f"{datetime.now():%Y%m%d-%H%M}-{stem}"
@@ -67,8 +77,11 @@ class Supervisor:
         files = {
             "run.yaml": config_to_yaml(config),
             "inputs.json": replace(inputs, label=label).to_json(),
+            **reward_files(config),
+            **foretelling.files(),
         }
         folder = publish(self.runs.folder, name, files)
+        foretelling.deliver(folder)
         self._watch(folder, anew=True)
         return folder.id
 
@@ -204,6 +217,8 @@ class Supervisor:
             self._wait_for_end(folder, self._wait_for_turn(folder), attempt)
         finally:
             self.runs.watched.remove(folder.id)
+        if folder.path.parent == self.runs.folder:
+            self.learning.note(folder.id)
         self.launcher.prepare()
 
     def _wait_for_turn(self, folder: JobFolder) -> subprocess.Popen[bytes] | None:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from studio.core.configfile import parse_config, parse_yaml, read_yaml
 from studio.ui.context import Studio
 from studio.workspace.chat import Chat
+from studio.workspace.home import runs_dir
 from studio.workspace.supervisor import Supervisor
 from tests.fake_worker import FakeWorkers, until
 from tests.ui.fake_chat import FakeChat
@@ -97,6 +99,7 @@ def type_in(page: Any, knob: str, text: str) -> None:
 
 def test_from_the_form_to_a_run_to_talking_to_it_to_taking_it_away(page: Any, address: str, tmp_path: Path) -> None:
     page.goto(address)
+    page.click("#fold-run button")
     says(page, "#train-card", "38")  # the quickstart is loaded: one click would start it
     _fill_in(page)
     page.fill("#train-name input", HOSTILE)
@@ -179,7 +182,7 @@ def test_no_tab_is_wider_than_the_window(page: Any, address: str, workers: FakeW
     workers.real_data = True
     page.set_viewport_size({"width": width, "height": 844})
     for tab, there in (
-        ("train", "#train-card dd"),
+        ("train", "#fit-view .fit"),
         ("data", ".rows-list .pick"),
         ("chat", "#chat-base .greeting"),
         ("export", "#export-empty h2"),
@@ -187,6 +190,60 @@ def test_no_tab_is_wider_than_the_window(page: Any, address: str, workers: FakeW
         page.goto(f"{address}?tab={tab}")
         page.wait_for_selector(there)
         if tab == "train":
-            for fold in ("data", "memory", "adapter", "optimizer", "checkpoints", "yaml", "command", "save"):
+            for fold in ("run", "data", "memory", "adapter", "optimizer", "checkpoints", "yaml", "command", "save"):
                 page.click(f"#fold-{fold} button")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def choose(page: Any, method: str) -> None:
+    page.click("#knob-method-field")
+    page.click(f".pick-option:has(input[value={method}])")
+
+
+def test_a_method_brings_its_knobs_and_start_writes_them_into_the_run(page: Any, address: str) -> None:
+    page.goto(address)
+    choose(page, "dpo")
+    page.wait_for_selector(".pick-panel", state="hidden")
+    page.wait_for_selector('[data-mend="misfit"]')  # the quickstart's rows are no pairs: told at once
+    page.fill("#knob-dataset-path input", "quickstart-preference")
+    page.keyboard.press("Tab")
+    page.wait_for_selector('[data-mend="misfit"]', state="detached")
+    type_in(page, "method-dpo-beta", "-1")
+    says(page, "#knob-method-dpo-beta", "should be greater than 0")
+    type_in(page, "method-dpo-beta", "0.25")
+    page.wait_for_selector("#knob-method-dpo-beta:not(.bad)")
+    page.click("#train-start")
+    page.wait_for_url("**tab=runs&run=*")
+    config = parse_config(read_yaml(runs_dir() / page.url.rpartition("run=")[2] / "run.yaml"))
+    assert config.method.model_dump(include={"name", "beta"}) == {"name": "dpo", "beta": 0.25}
+    page.click("text=Repeat with a change")
+    page.wait_for_function("document.querySelector('#knob-method-dpo-beta input')?.value === '0.25'")
+    page.goto("about:blank")  # the studio ends before the page does, which may still be asking
+
+
+def test_an_adapter_and_rewards_are_put_together_by_hand(page: Any, address: str) -> None:
+    page.goto(address)
+    page.click("#fold-adapter > button")
+    page.wait_for_selector("#knob-adapter-lora-r")
+    page.select_option("#adapter-more", "adalora")
+    page.wait_for_selector("#knob-adapter-adalora-init_r")
+    assert page.locator("#knob-adapter-lora-r").count() == 0
+    page.click("#knob-adapter-adalora-target_modules label:has-text('Picked')")
+    page.fill("#knob-adapter-adalora-target_modules input[type=text]", "q_proj, v_proj, o_proj")
+    choose(page, "grpo")
+    page.select_option(".rewards-list select", "file")
+    path = f"/a/{HOSTILE}, b.py".replace("\u202e", "")  # which the page shows by its number
+    page.fill(".rewards-list li input", path)
+    page.wait_for_selector("#knob-method-grpo-rewards.bad")  # a file is run only once that is allowed
+    page.check(".rewards-allow input")
+    page.click("text=Add a reward")
+    page.fill(".rewards-list li:last-child input.num", "0.5")
+    page.wait_for_selector("#knob-method-grpo-rewards:not(.bad)")
+    page.click("#fold-yaml button")
+    says(page, "#train-yaml", "- 0.5")
+    told = parse_yaml(page.inner_text("#train-yaml pre"), "run.yaml")
+    assert told["adapter"]["target_modules"] == ["q_proj", "v_proj", "o_proj"]
+    assert told["model"]["quantization"] == "none"
+    assert told["method"]["rewards"] == [f"file:{path}", "exact_match"]
+    assert (told["method"]["reward_weights"], told["method"]["allow_code"]) == ([1.0, 0.5], True)
+    page.goto("about:blank")

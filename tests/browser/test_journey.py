@@ -46,6 +46,7 @@ def pick_tiny_model(page: Page, epochs: int) -> None:
     box = page.locator("#knob-training-num_train_epochs input")
     box.fill(str(epochs))
     box.press("Tab")
+    page.locator("#fold-run > button").click()
     steps = r"\D?".join(re.findall(r"\d{1,3}(?=(?:\d{3})*$)", str(38 * epochs)))  # 1 140
     expect(page.locator("dd").get_by_text(re.compile(rf"^{steps}$"))).to_be_visible()
 

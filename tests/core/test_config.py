@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from studio.core.config import RunConfig
+from studio.core.config import TAGS, RunConfig
 from studio.core.configfile import parse_config
 from studio.core.errors import ConfigError
 from studio.core.knobs import Knob, knobs
 
-KNOBS = {knob.path: knob for knob in knobs()}
-NUMBERS = [knob for knob in KNOBS.values() if knob.kind in ("int", "float")]
+KNOBS = knobs()
+NUMBERS = [knob for knob in KNOBS if knob.kind in ("int", "float")]
 
 
-def at(path: str, value: Any) -> dict[str, Any]:
-    """A config that sets one knob."""
+def at(path: str, value: Any, of: str = "") -> dict[str, Any]:
+    """A config that sets one knob; `of` is the method or adapter that has it, where that isn't the usual one."""
     section, _, name = path.partition(".")
-    return {section: {name: value}}
+    return {section: {**{tag: of for where, tag, _ in TAGS if of and where == section}, name: value}}
 
 
 def read(config: RunConfig, path: str) -> Any:
@@ -49,17 +49,30 @@ def test_the_empty_config_is_a_run_of_the_starter() -> None:
     assert (config.model.name_or_path, config.dataset.path, config.method.name) == ("starter", "quickstart-sft", "sft")
 
 
-@pytest.mark.parametrize("knob", NUMBERS, ids=lambda knob: knob.path)
+# What has to stand beside a number so that it may be anything within its bounds.
+_SHARES = ("dataset", {"validation_split": 0.0, "test_split": 0.0})
+_STEP = ("training", {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 256})
+TIED: dict[str, tuple[str, dict[str, Any]]] = {
+    "dataset.validation_split": _SHARES,
+    "dataset.test_split": _SHARES,
+    **{f"method.{method}.num_generations": _STEP for method in ("grpo", "rloo", "ppo")},
+    "adapter.adalora.init_r": ("adapter", {"target_r": 1}),
+    "adapter.adalora.target_r": ("adapter", {"init_r": 1024}),
+}
+
+
+@pytest.mark.parametrize("knob", NUMBERS, ids=lambda knob: knob.key)
 def test_a_number_may_be_its_bound_and_nothing_beyond(knob: Knob) -> None:
     assert beyond(knob), "a number without any bound lets nonsense through"
     for value in within(knob):
-        data = at(knob.path, int(value) if knob.kind == "int" else value)
-        if knob.path.endswith("_split"):  # the two shares are tied together
-            data["dataset"] = {"validation_split": 0.0, "test_split": 0.0, **data["dataset"]}
+        data = at(knob.path, int(value) if knob.kind == "int" else value, knob.of)
+        section, beside = TIED.get(knob.key, ("", {}))
+        if section:
+            data[section] = {**beside, **data.get(section, {})}
         assert read(parse_config(data), knob.path) == value
     for value in beyond(knob):
         with pytest.raises(ConfigError) as raised:
-            parse_config(at(knob.path, int(value) if knob.kind == "int" else value))
+            parse_config(at(knob.path, int(value) if knob.kind == "int" else value, knob.of))
         assert raised.value.field == knob.path
 
 
@@ -101,12 +114,12 @@ def test_a_value_that_no_run_could_have_is_refused_at_its_knob(path: str, value:
     assert raised.value.message.endswith(".")
 
 
-@pytest.mark.parametrize("path", list(KNOBS))
-def test_a_value_of_another_type_is_refused_in_words_of_people(path: str) -> None:
-    wrong: Any = {"a": [object()]} if KNOBS[path].kind != "map" else 5
+@pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.key)
+def test_a_value_of_another_type_is_refused_in_words_of_people(knob: Knob) -> None:
+    wrong: Any = {"a": [object()]} if knob.kind != "map" else 5
     with pytest.raises(ConfigError) as raised:
-        parse_config(at(path, wrong))
-    assert raised.value.field == path
+        parse_config(at(knob.path, wrong, knob.of))
+    assert raised.value.field == knob.path
     for word in ("pydantic", "LoraAdapter", "Section", "instance of", "dict_type", "object at"):
         assert word not in str(raised.value)
 
@@ -139,7 +152,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_name(data: dict[str, A
 def test_a_key_like_no_other_is_told_what_is_known_there() -> None:
     with pytest.raises(ConfigError) as raised:
         parse_config({"hardware": {"zzz": 1}})
-    assert raised.value.hint == "Known here: device, num_processes."
+    assert raised.value.hint == "Known here: device, num_processes, expandable_segments."
 
 
 @pytest.mark.parametrize("data", [{"training": 5}, {"model": ["a"]}, {"adapter": "lora"}, {"dataset": None}])
@@ -176,3 +189,55 @@ def test_a_config_stays_valid_when_it_is_written_to() -> None:
     with pytest.raises(ValueError, match="learning_rate"):
         config.training.learning_rate = -1
     assert config.training.learning_rate == 2e-4
+
+
+def of(name: str, **knobs: Any) -> dict[str, Any]:
+    return {"method": {"name": name, **knobs}}
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "words"),
+    [
+        (of("dpo", loss_type=["sigmoid", "sft"], loss_weights=[1.0]), "method.loss_weights", "1 weights for 2"),
+        (of("dpo", loss_type=["exo_pair"]), "method.label_smoothing", "above 0"),
+        (of("dpo", loss_type=["sigmoid", "aot"], use_weighting=True), "method.use_weighting", "aot"),
+        (of("dpo", loss_type=["apo_zero"], reference_free=True), "method.reference_free", "apo_zero"),
+        (
+            of("dpo", reference_free=True, precompute_ref_log_probs=True),
+            "method.precompute_ref_log_probs",
+            "nothing to compute",
+        ),
+        ({**of("dpo"), "training": {"packing": True}}, "training.packing", "on its own"),
+        ({**of("reward"), "dataset": {"train_on": "all"}}, "dataset.train_on", "answers alone"),
+        (
+            {**of("kto"), "training": {"per_device_train_batch_size": 1}},
+            "training.per_device_train_batch_size",
+            "2 or more",
+        ),
+        (
+            {**of("kto"), "training": {"train_sampling_strategy": "group_by_length"}},
+            "training.train_sampling_strategy",
+            "auto",
+        ),
+        ({**of("orpo"), "adapter": {"type": "prompt_tuning"}}, "adapter.type", "lora"),
+        ({**of("kto"), "adapter": {"target_modules": ["lm_head"]}}, "adapter.target_modules", "never learn"),
+    ],
+)
+def test_what_a_method_cant_do_is_refused_at_the_knob_to_change(data: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as raised:
+        parse_config(data)
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        of("dpo", reference_free=True),
+        of("dpo", loss_type=["sigmoid", "apo_zero", "sft"], loss_weights=[1, 1, 0.5]),
+        {**of("kto", loss_type="apo_zero_unpaired"), "training": {"per_device_train_batch_size": 1}},
+        {**of("pretrain"), "training": {"packing": True, "packing_strategy": "wrapped"}},
+        {**of("dpo"), "adapter": {"type": "prompt_tuning"}},
+    ],
+)
+def test_what_only_looks_like_it_is_allowed(data: dict[str, Any]) -> None:
+    parse_config(data)

@@ -134,12 +134,25 @@ def test_an_adapter_can_come_back_over_none() -> None:
     assert merge({"adapter": None}, {"adapter": {"r": 4}}) == {"adapter": {"r": 4}}
 
 
+def test_another_method_or_adapter_comes_without_the_knobs_of_the_one_before() -> None:
+    base = parse_config({"method": {"name": "dpo", "beta": 0.3}, "adapter": {"r": 64}}).model_dump(mode="json")
+    merged = merge(base, {"method": {"name": "kto"}, "adapter": {"type": "vera"}})
+    assert (merged["method"], merged["adapter"]) == ({"name": "kto"}, {"type": "vera"})
+    assert merge(base, {"method": {"name": "dpo"}, "adapter": {"r": 8}})["method"] == base["method"]
+    over = override(base, ["method.beta=0.2", "method.name=orpo", "adapter.r=4"])
+    assert over["method"] == {"beta": 0.2, "name": "orpo"}, "what is set beside it stays, whatever the order"
+    assert parse_config(over).adapter == parse_config({"adapter": {"r": 4}}).adapter
+    assert base["method"]["beta"] == 0.3, "the original was written to"
+
+
 @given(any_config(), any_config())
 def test_a_whole_config_laid_over_another_replaces_it(one: RunConfig, other: RunConfig) -> None:
-    columns = {"dataset": {"columns": {}}}  # a mapping of the user's own is merged too, as any other
-    base = override(one.model_dump(mode="json"), ["dataset.columns={}", "dataset.tags={}"])
-    over = merge(other.model_dump(mode="json"), {})
-    assert parse_config(merge(merge(base, columns), over)) == other
+    def without_maps(section: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A mapping of the user's own is merged too, as any other."""
+        return section and {name: value for name, value in section.items() if not isinstance(value, dict)}
+
+    base = {name: without_maps(section) for name, section in one.model_dump(mode="json").items()}
+    assert parse_config(merge(base, other.model_dump(mode="json"))) == other
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from studio.ui import form
 from studio.ui.spelling import number, read, written
 from tests.core.any_config import any_config, values
 
-ALL = {knob.path: knob for knob in knobs()}
+ALL = {knob.key: knob for knob in knobs()}
 # What the ways of writing a value might take for something else.
 AWKWARD = st.text(alphabet='",:[]{}\\ \n`ab', max_size=12) | st.sampled_from(["", '""', '"a"', "null", "a, b", '["a"]'])
 
@@ -80,7 +80,7 @@ def test_the_usual_learning_rate_is_shown_short() -> None:
 def test_what_core_refuses_is_refused_at_its_field(path: str, typed: str) -> None:
     with pytest.raises(ConfigError) as refused:
         form.to_config({**form.to_values(RunConfig()), path: typed})
-    assert form.at(refused.value.field) == path
+    assert form.at(refused.value.field, form.to_values(RunConfig())) == path
 
 
 def test_qlora_is_lora_on_a_quantized_model() -> None:

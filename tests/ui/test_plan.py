@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,33 +36,29 @@ def test_rows_at_most_are_all_that_count(rows: int, most: int) -> None:
     assert sum(plan.split(config, rows)) == min(rows, most)
 
 
-@pytest.mark.parametrize(
-    ("data", "facts", "keys"),
-    [
-        ({}, plan.Facts(), []),
-        ({"training": {"learning_rate": 2e-3}}, plan.Facts(), []),
-        ({"adapter": None, "training": {"learning_rate": 2e-3}}, plan.Facts(), ["full_rate"]),
-        ({"adapter": None, "training": {"learning_rate": 1e-3}}, plan.Facts(), []),
-        ({"dataset": {"validation_split": 0}}, plan.Facts(), ["no_validation"]),
-        (
-            {"dataset": {"validation_split": 0}, "training": {"early_stopping_patience": 2}},
-            plan.Facts(),
-            ["no_patience"],
-        ),
-        ({"training": {"max_length": 4096}}, plan.Facts(longest=2048), ["too_long"]),
-        ({"training": {"max_length": 2048}}, plan.Facts(longest=2048), []),
-    ],
-)
-def test_advice_is_given_where_it_is_due_and_mends_what_it_names(
-    data: dict[str, Any], facts: plan.Facts, keys: list[str]
-) -> None:
-    config = parse_config(data)
-    found = plan.advice(config, facts)
-    assert [one.key for one in found] == keys
-    mended = form.to_values(config)
-    for one in found:
-        mended |= one.changes
-    assert plan.advice(form.to_config(mended), facts) == []
+def test_a_schedule_is_drawn_from_the_run_s_own_steps() -> None:
+    knobs = {"num_train_epochs": 1, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    config = parse_config(
+        {"training": {**knobs, "learning_rate": 1e-3, "warmup_steps": 10}, "dataset": {"validation_split": 0}}
+    )
+    told = plan.schedule(config, plan.Facts(rows=100))
+    assert max(told["points"], key=lambda point: point[1]) == [0.1, 1.0]
+    assert (told["points"][0], told["points"][-1]) == ([0, 0.0], [1, 0.0])
+    assert told["text"] == "cosine: up to 1e-3 over 10 of 100 steps, 0 at the end."
+
+
+def test_a_schedule_whose_arguments_make_no_sense_is_told() -> None:
+    wrong = {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "many"}}
+    told = plan.schedule(parse_config({"training": wrong}), plan.Facts())
+    assert told["points"] == []
+    assert "no schedule" in told["text"]
+
+
+def test_the_command_of_another_method_tells_only_what_differs_from_it() -> None:
+    config = parse_config({"method": {"name": "dpo", "beta": 0.2}})
+    told = plan.command(config, {}, Path("base.yaml"))
+    assert told.count("--set method") == 2
+    assert "--set method.beta=0.2" in told
 
 
 def test_a_preset_gives_the_same_run_whatever_was_tried_before() -> None:
@@ -91,4 +86,9 @@ def test_what_a_merge_will_take_is_told_beside_the_rest() -> None:
     assert "Merging it later" not in plan.card(config, plan.Facts())
     told = plan.card(config, plan.Facts(merge="2 GB <b>"))
     assert "Merging it later" in told
-    assert "2 GB &lt;b&gt;" in told
+    assert '<span id="merge-later">2 GB &lt;b&gt;</span>' in told, "by which the estimate's answers find it"
+
+
+def test_a_run_that_has_to_wait_is_told_to() -> None:
+    assert plan.waits(plan.Facts()) == ""
+    assert "Another run is at work" in plan.waits(plan.Facts(busy=True))

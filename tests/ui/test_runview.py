@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from studio.core.configfile import config_to_yaml, parse_config
 from studio.core.events import CheckpointSaved, Note, Stage
 from studio.ui import runview
 from studio.workspace.runs import Runs
@@ -132,3 +133,11 @@ def test_details_hold_the_settings_and_the_command_that_repeats_them(runs: Runs)
     assert told["command"] == f"studio train {folder / 'run.yaml'}"
     assert told["notes"] == [{"level": "warning", "text": "3 rows were cut."}]
     assert told["name"] == "Näme <b>"
+
+
+def test_a_run_that_finds_a_rate_says_so_and_leaves_nothing_to_use(runs: Runs) -> None:
+    folder = make_run(runs.folder, "finder", metrics(1, loss=2.0), ended("stopped"))
+    config = parse_config({"training": {"find_learning_rate": True}})
+    (folder / "run.yaml").write_text(config_to_yaml(config), encoding="utf-8")
+    told = runview.news(runs, "finder", 0)
+    assert told["finder"] and [verb for verb, can in told["can"].items() if can] == ["delete"]

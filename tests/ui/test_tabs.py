@@ -73,23 +73,30 @@ class Trained:
 
     @property
     def state(self) -> list[Any]:
-        return [self.base, self.faulty, *(self.values[name] for name in form.NAMES)]
+        picked = [self.values[name] for name in form.PICKED]
+        return [self.base, self.faulty, *picked, form.written_page(self.values)]
 
     def take(self, updates: dict[Any, Any]) -> dict[Any, Any]:
         """Do with an answer what the page does with it."""
-        for name, control in self.tab.form.controls.items():
-            if "value" in updates.get(control, {}):
-                self.values[name] = updates[control]["value"]
+        for name, pick in self.view.picks.items():
+            if "value" in updates.get(pick, {}):
+                self.values[name] = updates[pick]["value"]
+        self.values |= self.told(updates).get("values", {})
         self.base = updates.get(self.view.base, self.base)
         self.faulty = updates.get(self.view.faulty, self.faulty)
         return updates
 
-    def look(self, **typed: str) -> dict[Any, Any]:
+    def told(self, updates: dict[Any, Any]) -> dict[str, Any]:
+        """What the page's script is told."""
+        found: dict[str, Any] = json.loads(updates.get(self.view.told, "{}"))
+        return found
+
+    def look(self, **typed: Any) -> dict[Any, Any]:
         self.values |= {name.replace("__", "."): text for name, text in typed.items()}
         return self.take(self.tab.looked_at(event(left=True), *self.state))
 
     def info(self, updates: dict[Any, Any], name: str) -> str:
-        return str(updates[self.tab.form.controls[name]]["info"])
+        return str(updates[self.view.picks[name]]["info"])
 
 
 @pytest.fixture
@@ -100,33 +107,42 @@ def trained(studio: Studio) -> Trained:
 def test_a_look_tells_what_the_run_will_be(trained: Trained) -> None:
     updates = trained.look(training__per_device_train_batch_size="4", training__gradient_accumulation_steps="3")
     assert "12 (4 × 3)" in updates[trained.view.card]
-    assert updates[trained.view.effective] == "= 12 rows a step"
+    assert trained.told(updates)["effective"] == "= 12 rows a step"
     assert "--set training.gradient_accumulation_steps=3" in updates[trained.view.command]
     assert updates[trained.view.problem] == ""
 
 
 def test_a_mistake_is_told_at_its_field_and_is_gone_once_mended(trained: Trained) -> None:
     bad = trained.look(training__learning_rate="fast")
-    control = trained.tab.form.controls["training.learning_rate"]
-    assert "Learning rate should be a number" in bad[control]["info"]
-    assert "bad" in bad[control]["elem_classes"]
+    told = trained.told(bad)["bad"]
+    assert told["name"] == "training.learning_rate"
+    assert "Learning rate should be a number" in told["text"]
     assert "Learning rate" in bad[trained.view.problem]
     good = trained.look(training__learning_rate="1e-4")
-    assert "bad" not in good[control]["elem_classes"]
-    assert trained.info(good, "training.learning_rate") == form.note("training.learning_rate")
+    assert trained.told(good)["bad"] is None
+    assert good[trained.view.problem] == ""
+
+
+def test_a_dropdown_at_fault_is_marked_until_it_is_mended(trained: Trained) -> None:
+    bad = trained.look(dataset__path="nothing")
+    pick = trained.view.picks["dataset.path"]
+    assert "bad" in bad[pick]["elem_classes"]
+    assert trained.faulty == "dataset.path"
+    good = trained.look(dataset__path="quickstart-sft")
+    assert "bad" not in good[pick]["elem_classes"]
     assert trained.faulty == ""
+
+
+def test_a_mistake_in_a_knob_of_one_method_is_told_at_that_method_s(trained: Trained) -> None:
+    updates = trained.look(**{"method": "kto", "method.kto.beta": "-1", "method.dpo.beta": "-2"})
+    assert trained.told(updates)["bad"]["name"] == "method.kto.beta"
 
 
 def test_half_a_number_is_no_mistake_while_it_is_typed(trained: Trained) -> None:
     trained.values["training.learning_rate"] = "2e-"
     updates = trained.tab.looked_at(event(left=False), *trained.state)
-    assert trained.tab.form.controls["training.learning_rate"] not in updates
+    assert trained.view.told not in updates
     assert trained.view.card not in updates
-
-
-def test_a_mistake_in_a_fold_opens_it(trained: Trained) -> None:
-    updates = trained.look(training__weight_decay="-1")
-    assert updates[trained.tab.form.folds["optimizer"]]["open"] is True
 
 
 @pytest.mark.parametrize(
@@ -135,7 +151,7 @@ def test_a_mistake_in_a_fold_opens_it(trained: Trained) -> None:
 )
 def test_what_is_not_there_is_told_before_anything_starts(trained: Trained, name: str, typed: str) -> None:
     updates = trained.look(**{name.replace(".", "__"): typed})
-    assert "bad" in updates[trained.tab.form.controls[name]]["elem_classes"]
+    assert "bad" in updates[trained.view.picks[name]]["elem_classes"]
     started = trained.tab.started("", *trained.state)
     assert started[trained.view.run] == ""
     assert trained.tab.studio.supervisor.runs.ids() == []
@@ -188,7 +204,7 @@ def test_a_preset_without_a_name_is_refused_in_its_place(trained: Trained) -> No
 
 def test_a_run_is_repeated_with_its_own_settings(trained: Trained, studio: Studio) -> None:
     folder = finished(studio, label="Before <i>")
-    config = form.to_config({**trained.values, "training.seed": "5", "adapter.target_modules": "q_proj, v_proj"})
+    config = form.to_config({**trained.values, "training.seed": "5", "adapter.lora.target_modules": "q_proj, v_proj"})
     (folder / "run.yaml").write_text(config_to_yaml(config), encoding="utf-8")
     updates = trained.take(trained.tab.repeated(folder.name, *trained.state))
     assert form.to_config(trained.values) == config
@@ -226,12 +242,40 @@ def test_a_run_is_handed_over_as_before(trained: Trained, studio: Studio) -> Non
     assert "Again" in updates[trained.view.preset]["info"]
 
 
-def test_only_what_is_quantized_has_knobs_for_it(trained: Trained) -> None:
-    controls, folds = trained.tab.form.controls, trained.tab.form.folds
-    for kind, quantized, adapter in (("lora", False, True), ("qlora", True, True), ("full", False, False)):
-        updates = trained.look(adapter=kind)
-        assert [updates[controls[name]]["visible"] for name in form.ONLY_QUANTIZED] == [quantized, quantized]
-        assert updates[folds["adapter"]]["visible"] is adapter
+def test_a_method_that_the_rows_don_t_fit_is_told_at_once_with_what_to_do(trained: Trained) -> None:
+    updates = trained.look(method="dpo")
+    assert set(trained.told(updates)["misfits"]) == {"dpo", "kto", "orpo", "cpo", "reward"}
+    assert 'data-mend="misfit"' in updates[trained.view.advice]
+    trained.take(trained.tab.mended(event(mend="misfit"), *trained.state))
+    assert trained.values["method"] == "sft"
+    assert trained.told(trained.look(dataset__path="quickstart-preference"))["misfits"].keys() >= {"sft", "grpo"}
+
+
+def test_values_of_what_isn_t_chosen_stay_in_the_page_and_out_of_the_config(trained: Trained) -> None:
+    trained.look(**{"method.grpo.temperature": "0.3", "adapter.vera.r": "77"})
+    config = form.to_config(trained.values)
+    assert (config.method.name, getattr(config.adapter, "type", "")) == ("sft", "lora")
+    trained.look(method="grpo", adapter="vera")
+    config = form.to_config(trained.values)
+    assert getattr(config.method, "temperature", 0) == 0.3
+    assert getattr(config.adapter, "r", 0) == 77
+
+
+def test_reward_models_are_offered_where_rewards_are_chosen(trained: Trained, studio: Studio) -> None:
+    folder = finished(studio, "20260101-1200-judge", label="Judge <b>")
+    (folder / "run.yaml").write_text("method: {name: reward}\n", encoding="utf-8")
+    finished(studio, "20260101-1201-other")
+    offered = trained.told(trained.look(method="grpo"))["suggestions"]
+    assert offered["method.grpo.rewards"] == [["Judge <b>", f"run:{folder.name}"]]
+    assert "method.grpo.rewards" not in trained.told(trained.look(method="sft"))["suggestions"]
+
+
+def test_what_the_page_sends_is_taken_as_far_as_it_is_known(trained: Trained) -> None:
+    usual = {**trained.values, "method": "dpo", "unknown": 1}
+    for sent, method in (("{", "sft"), ("[]", "sft"), ('{"method": "nope"}', "sft"), (json.dumps(usual), "dpo")):
+        values = trained.view.read(["starter", "quickstart-sft", sent])
+        assert set(values) == set(form.NAMES)
+        assert values["method"] == method
 
 
 # -- Chat --

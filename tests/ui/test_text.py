@@ -17,7 +17,8 @@ _OPEN = re.compile(r"\$?\{.*")
 def sources() -> dict[str, str]:
     """The modules that speak from this table, and the page's scripts."""
     modules = [path for path in Path(studio.ui.__file__).parent.glob("*.py") if not path.name.startswith("text")]
-    ours = [path for path in modules if re.search(r"import ENGLISH|ui\.text(_data|_export)? import", path.read_text())]
+    speaks = re.compile(r"import ENGLISH|ui\.text(_data|_export|_fit|_sweep)? import")
+    ours = [path for path in modules if speaks.search(path.read_text())]
     scripts = [bundled("assets") / "studio.js", *bundled("assets").glob("js/*.js")]
     return {path.name: path.read_text(encoding="utf-8") for path in (*ours, *scripts)}
 

@@ -37,7 +37,7 @@ def test_styles_use_only_colours_that_exist_and_write_none_themselves() -> None:
     layout = {"sans", "mono", "header", "radius", "radius-small"}
     for path in sorted(bundled("assets").glob("css/*.css")):
         css = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-        unknown = set(re.findall(r"var\(--st-([a-z-]+)", css)) - TOKENS["light"].keys() - layout
+        unknown = set(re.findall(r"var\(--st-([a-z0-9-]+)", css)) - TOKENS["light"].keys() - layout
         assert not unknown, f"{path.name}: {unknown}"
         written = re.findall(r"#[0-9a-f]{3,8}\b|\b(?:white|black|red|green|blue)\b(?=\s*[;)])", css)
         assert not written, f"{path.name} writes colours: {written}"

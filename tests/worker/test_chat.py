@@ -130,6 +130,20 @@ def test_a_wholly_trained_model_is_talked_to_beside_its_base(tiny_model: Path, t
     assert talk.said("tuned") == alone(other, None, LONG)
 
 
+@pytest.mark.parametrize("lora", [True, False])
+def test_a_reward_model_is_refused_in_a_sentence(make_run: MakeRun, zygote: Any, tiny_model: Path, lora: bool) -> None:
+    pairs = [{"prompt": "what", "chosen": f" is {number}", "rejected": " no"} for number in range(4)]
+    wishes: dict[str, Any] = {"method": {"name": "reward"}, "training": {"max_steps": 1}}
+    job = make_run(pairs, **wishes, **({} if lora else {"adapter": None}))
+    log = job.path / "fork.log"
+    assert zygote.start("tests.worker.forks:run_job", job.path, log=log).wait() == 0, log.read_text()
+    with pytest.raises(ModelError, match="reward model: it gives answers a number and can't write"):
+        Talk(tiny_model, job.adapter if lora else job.model)
+    if not lora:
+        with pytest.raises(ModelError, match="reward model"):
+            Talk(job.model)
+
+
 def test_F42_an_answer_ends_where_it_ends_and_the_other_goes_on(talk: Talk, tiny_model: Path) -> None:
     result = talk.ask({"base": LONG, "tuned": SHORT}, max_new_tokens=40)
     assert talk.said("tuned") == "good night"

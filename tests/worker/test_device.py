@@ -101,3 +101,25 @@ def test_a_card_without_bfloat16_takes_float16(card: pytest.MonkeyPatch) -> None
 def test_float32_means_float32(card: pytest.MonkeyPatch, adapter: Any) -> None:
     found = setup(model={"dtype": "float32"}, adapter=adapter)
     assert (found.weights, found.autocast) == (torch.float32, None)
+
+
+def test_a_turing_card_computes_nothing_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch itself says so of a card of compute capability 7.5; over a base in 4 bits float16 is computed in then."""
+    from types import SimpleNamespace
+
+    from studio.worker.models import quantization
+
+    for major, name in ((7, "float16"), (8, "bfloat16")):
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.version, "cuda", "13.0")
+            patch.setattr(torch.accelerator, "is_available", lambda: True)
+            patch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+            patch.setattr(torch.accelerator, "device_count", lambda: 1)
+            patch.setattr(torch.cuda, "current_device", lambda: 0)
+            properties = SimpleNamespace(major=major, minor=5)
+            patch.setattr(torch.cuda, "get_device_properties", lambda device, found=properties: found)
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            config = parse_config({"model": {"quantization": "nf4"}})
+            found = resolve(config)
+            assert found.autocast is getattr(torch, name)
+            assert quantization(config.model, found).bnb_4bit_compute_dtype is getattr(torch, name)

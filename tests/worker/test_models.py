@@ -154,7 +154,7 @@ REFUSED = {
     "busy/model": (429, ""),
     "broken/model": (503, ""),
 }
-ASKED = ["good/model", "good/model@other", "pickled/model", "missing/model", "silent/model", *REFUSED]
+ASKED = ["good/model", "good/model@other", "pickled/model", "packed/model", "missing/model", "silent/model", *REFUSED]
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,9 @@ def asked(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     pickled.mkdir()
     (pickled / "config.json").write_text("{}", encoding="utf-8")
     (pickled / "pytorch_model.bin").write_bytes(b"a pickle")
-    hub = Hub({"good/model": good, "pickled/model": pickled, "gated/files": good}, REFUSED)
+    packed = shutil.copytree(tiny_model, place / "packed")
+    (packed / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}', encoding="utf-8")
+    hub = Hub({"good/model": good, "pickled/model": pickled, "packed/model": packed, "gated/files": good}, REFUSED)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -214,7 +216,8 @@ def test_a_hub_model_is_fetched_without_its_pickles_and_code(asked: Asked, tiny_
     assert not any("pytorch_model.bin" in path or path.endswith(".py") for _, path in asked.hub.asked)
     told = asked.online["good/model"]["told"]
     assert told[0] == ["Downloading good/model", None, None]
-    assert told[-1][1] == told[-1][2] == sum(path.stat().st_size for path in tiny_model.iterdir())
+    rest = [path for path in tiny_model.iterdir() if path.name != "config.json"]  # which was looked at before the rest
+    assert told[-1][1] == told[-1][2] == sum(path.stat().st_size for path in rest)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +233,7 @@ def test_a_hub_model_is_fetched_without_its_pickles_and_code(asked: Asked, tiny_
         pytest.param("broken/model", "(status 503)", "later", id="F44-broken"),
         pytest.param("silent/model", "can't be reached", "Connect", id="F44-silent"),
         pytest.param("pickled/model", "no safetensors weights", "Choose", id="S13-pickled"),
+        pytest.param("packed/model", "stored quantized (GPTQ)", "16-bit original", id="F48-packed"),
     ],
 )
 def test_F44_F45_S13_what_the_hub_refuses_is_told_in_a_sentence(
@@ -241,6 +245,11 @@ def test_F44_F45_S13_what_the_hub_refuses_is_told_in_a_sentence(
     assert "\n" not in found["message"]
     assert "http" not in found["message"]
     assert found["seconds"] < 30
+
+
+def test_F48_a_packed_model_is_refused_before_its_weights_are_fetched(asked: Asked) -> None:
+    fetched = {path.rpartition("/")[2] for _, path in asked.hub.asked if path.startswith("/packed/model/")}
+    assert fetched == {"config.json"}
 
 
 def test_F44_a_hub_in_trouble_isnt_asked_over_and_over(asked: Asked) -> None:

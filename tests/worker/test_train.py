@@ -29,7 +29,8 @@ from studio.worker.device import resolve
 from studio.worker.encode import Encoder
 from studio.worker.models import load_model, load_tokenizer
 from studio.worker.show import show
-from studio.worker.trainers import CompactSFTTrainer, build_trainer
+from studio.worker.trainers.build import build_trainer
+from studio.worker.trainers.compact import CompactSFTTrainer
 from tests.tiny import CHATML, make_tiny_llama, make_tiny_model, sentence, tiny_rows, tiny_tokenizer
 
 MakeDataset = Callable[..., DatasetInput]
@@ -149,6 +150,9 @@ def plain(folder: Path, rows: list[dict[str, Any]], wishes: RunConfig, output: P
         processing_class=tokenizer,
         peft_config=adapter if wishes.adapter else None,
     )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:  # TRL rounds adapters of a quantized base to bfloat16, whatever is computed in
+            parameter.data = parameter.data.float()
     recorder = Recorder()
     trainer.add_callback(recorder)
     return trainer, recorder

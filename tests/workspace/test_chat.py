@@ -186,3 +186,59 @@ def test_a_conversation_with_a_model_has_one_side(workers: FakeWorkers) -> None:
     assert conversation.ask("Hi", written.append, 0.0, 16) == {"base": "base heard Hi"}
     assert written == ["base heard Hi\n\n"]
     conversation.close()
+
+
+# -- the best of several ----------------------------------------------------------------------------------------------
+
+
+class Judging:
+    """A pipe to a worker that gives what was asked of it, and two answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def request(self, op: str, **fields: Any) -> Iterator[dict[str, Any]]:
+        self.asked.append({"op": op, **fields})
+        yield {"event": "part", "text": "Loading"}
+        answers = [{"text": "yes", "score": 2.0, "tokens": 1}, {"text": "no", "score": -1.0, "tokens": 1}]
+        yield {"event": "done", "answers": answers}
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_best_answer_is_remembered_and_the_reward_model_is_looked_up() -> None:
+    from studio.workspace.home import models_dir
+
+    make_model(models_dir() / "judge")
+    pipe = Judging()
+    conversation = Conversation.__new__(Conversation)
+    conversation.chat = Chat(Launcher(standby=False), Runs(), pipe)  # type: ignore[arg-type]
+    conversation.columns, conversation.histories = ["base", "tuned"], {"base": [], "tuned": []}
+    conversation._progress = lambda text: None
+    found = conversation.best("well?", "judge", 2, 1.0, 8)
+    assert [(one.text, one.score) for one in found] == [("yes", 2.0), ("no", -1.0)]
+    assert [message["content"] for message in conversation.histories["tuned"]] == ["well?", "yes"]
+    assert pipe.asked[0]["reward"]["model"]["name"] == "judge" and pipe.asked[0]["samples"] == 2
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"samples": 1}, "between 2 and 256"),
+        ({"temperature": 0.0}, "all answers are the same"),
+        ({"reward": "run:@1"}, "stands for the run"),
+        ({"reward": "run:nothing"}, "no run 'nothing'"),
+    ],
+)
+def test_what_cant_be_judged_is_refused(wishes: dict[str, Any], words: str) -> None:
+    chat = Chat(Launcher(standby=False), Runs(), Judging())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=words):
+        chat.best([], **{"reward": "run:nothing", "samples": 2, **wishes})
+
+
+def test_a_judge_must_have_learnt_to_judge() -> None:
+    taught("20261122-1412-a")
+    chat = Chat(Launcher(standby=False), Runs(), Judging())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="learnt by sft"):
+        chat.best([], "run:20261122-1412-a", 2)

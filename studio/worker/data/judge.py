@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from studio.core.errors import TemplateError
-from studio.core.example import Example, RowProblem
+from studio.core.example import Example, RowProblem, asked
+from studio.core.fitting import RowShape
 from studio.core.formats import Layout, to_example
 from studio.core.problems import PROBLEMS
 from studio.core.rows import Line
 from studio.worker.data import pii, wording
 from studio.worker.data.problems import LONGEST_EXAMPLE, Where, shorten
+from studio.worker.encode import Encoded
 
 # What a row's text may hold; found without a model. `special_tokens` is found only with one.
 CONTENT_KINDS = ("answer_equals_prompt", *pii.KINDS)
@@ -36,6 +38,7 @@ class Wanted:
     kinds: tuple[str, ...] = (*CONTENT_KINDS, "special_tokens", "too_long")
     shingles: bool = False  # for near duplicates
     tokens: bool = False  # keep the row's tokens and labels, not only their number
+    shape: RowShape | None = None  # what the method learns from; None: as the row is
     stratum: str | None = None  # keep this column's value
 
 
@@ -59,8 +62,10 @@ class Verdict:
     longest: int = 0  # of the longer of the two
     lost: int = 0  # of them beyond max_length
     loss: int = 0  # of those within, how many are learnt from
-    ids: np.ndarray | None = None  # int32, within max_length
-    carries: np.ndarray | None = None  # bool, as long as ids
+    ids: list[np.ndarray] = field(default_factory=list)  # of each answer, behind its prompt: int32, within max_length
+    carries: list[np.ndarray] = field(default_factory=list)  # bool, as long as ids
+    label: bool | None = None  # whether the answer is a good one, where the row says so
+    words: tuple[str, str] = ("", "")  # the prompt as the model reads it and the row's answer, where it has to answer
     stratum: str | None = None
 
     @property
@@ -85,7 +90,8 @@ class Judge:
 
     def __reduce__(self) -> Any:
         """For another process: what an encoder remembers stays here."""
-        parts = (type(self.encoder), self.encoder.tokenizer, self.encoder.train_on) if self.encoder else None
+        its = self.encoder
+        parts = (type(its), its.tokenizer, its.train_on, its.documents) if its else None
         return _rebuild, (self.layouts, parts, self.wanted)
 
     @property
@@ -143,9 +149,13 @@ class Judge:
     def _encode(self, found: Verdict, example: Example) -> bool:
         """Fill in what the row comes to as tokens; False where it can't be trained on."""
         assert self.encoder is not None
-        limit = self.wanted.max_length
+        answers: tuple[Encoded, ...]
         try:
-            if example.type == "preference":
+            if self.wanted.shape == "prompts":
+                example, answer = asked(example)
+                answers = (self.encoder.encode(example),)
+                found.words = (answers[0].text, answer)
+            elif example.type == "preference":
                 answers = self.encoder.encode_pair(example)
             else:
                 answers = (self.encoder.encode(example),)
@@ -153,29 +163,52 @@ class Judge:
             found.hint = error.hint
             found.refuse("template", error.message.rstrip("."), error.message)
             return False
-        for encoded in answers:
-            length = len(encoded.ids)
-            carries = np.fromiter(encoded.loss, np.bool_, length)[:limit]
-            # The first token is never predicted, so loss on it alone teaches nothing.
-            if example.type != "prompt_only" and not carries[1:].any():
-                why = f"the question fills all {limit} tokens (training.max_length)"
-                if length <= limit:
-                    why = "none of its tokens carries loss"
-                found.refuse("prompt_fills_length", why, f"{length} tokens: {shorten(encoded.text)}")
-                return False
-            found.length += length
-            found.longest = max(found.longest, length)
-            found.lost += max(0, length - limit)
-            found.loss += int(carries.sum())
-            if self.wanted.tokens:
-                found.ids, found.carries = np.fromiter(encoded.ids[:limit], np.int32, len(carries)), carries
+        except RowProblem as problem:
+            found.refuse(problem.kind, str(problem), str(problem))
+            return False
+        found.label = example.label
+        if not all(self._take(found, encoded, example.type) for encoded in answers):
+            return False
+        limit = self.wanted.max_length
+        if found.lost and self.wanted.shape == "scored":
+            why = f"an answer ends beyond {limit} tokens (training.max_length), and it is judged by its end"
+            found.refuse("too_long", why, f"{found.longest} tokens: {shorten(answers[0].text)}")
+            return False
+        if len(answers) == 2 and answers[0].ids[:limit] == answers[1].ids[:limit]:
+            why = f"within {limit} tokens (training.max_length) both answers are the same"
+            found.refuse("chosen_equals_rejected", why, f"{found.longest} tokens: {shorten(answers[0].text)}")
+            return False
         if found.lost and "too_long" in self.wanted.kinds:
             longest = max(answers, key=lambda encoded: len(encoded.ids))
             found.problems.append(("too_long", f"{len(longest.ids)} tokens: {shorten(longest.text)}"))
         return True
 
+    def _take(self, found: Verdict, encoded: Encoded, type: str) -> bool:
+        """Count one answer's tokens, and keep them where they are wanted; False where nothing of it can be learnt."""
+        limit, length = self.wanted.max_length, len(encoded.ids)
+        carries = np.fromiter(encoded.loss, np.bool_, length)[:limit]
+        if type == "prompt_only":
+            if self.wanted.shape == "prompts" and length > limit:
+                why = f"the question has over {limit} tokens (training.max_length)"
+                found.refuse("prompt_fills_length", why, f"{length} tokens: {shorten(encoded.text)}")
+                return False
+        elif not carries[1:].any():  # the first token is never predicted, so loss on it alone teaches nothing
+            why = f"the question fills all {limit} tokens (training.max_length)"
+            if length <= limit:
+                why = "none of its tokens carries loss"
+            found.refuse("prompt_fills_length", why, f"{length} tokens: {shorten(encoded.text)}")
+            return False
+        found.length += length
+        found.longest = max(found.longest, length)
+        found.lost += max(0, length - limit)
+        found.loss += int(carries.sum())
+        if self.wanted.tokens:
+            found.ids.append(np.fromiter(encoded.ids[:limit], np.int32, len(carries)))
+            found.carries.append(carries)
+        return True
 
-def _rebuild(layouts: list[Layout], parts: tuple[Any, Any, str] | None, wanted: Wanted) -> Judge:
+
+def _rebuild(layouts: list[Layout], parts: tuple[Any, Any, str, bool] | None, wanted: Wanted) -> Judge:
     return Judge(layouts, parts[0](*parts[1:]) if parts else None, wanted)
 
 

@@ -1,8 +1,9 @@
 """A dataset, read, encoded and split: what goes into the trainer, and the count of everything that doesn't.
 
-In: a DatasetInput, the config's dataset section, an Encoder. Out: `datasets.Dataset`s of input_ids and labels, mapped
-from files in the run's folder, and a DataReport. No row is dropped, cut or masked without being counted. What is read
-and refused is the check's own doing (`examine`), so that a check says what a run will find.
+In: a DatasetInput, the config's dataset section, an Encoder, a method. Out: `datasets.Dataset`s in the columns that the
+method's trainer looks for, mapped from files in the run's folder, and a DataReport. No row is dropped, cut or masked
+without being counted. What is read and refused is the check's own doing (`examine`), so that a check says what a run
+will find.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 
 from studio.core.config import DatasetSection
 from studio.core.errors import DataError, TemplateError
-from studio.core.fitting import check_fit
+from studio.core.fitting import SHAPES, check_fit
 from studio.core.inputs import DatasetInput
 from studio.worker.data.encoded import EncodedRows
 from studio.worker.data.examine import COMPARED, Examined, examine, layouts_of
 from studio.worker.data.exclusion import excluded, excluded_kinds, told_excluded
 from studio.worker.data.judge import Judge, Wanted
-from studio.worker.data.partition import TRAIN, VALIDATION
+from studio.worker.data.partition import TEST, TRAIN, VALIDATION
 from studio.worker.data.report import DataReport
 from studio.worker.data.source import Progress, Source, open_source, quiet
 from studio.worker.data.split import Membership, split
@@ -33,7 +34,7 @@ READING, READING_HELD = "Reading the dataset", "Reading the validation rows"
 
 @dataclass
 class Prepared:
-    """The rows to train on and to validate on (None: none), as `input_ids` and `labels`.
+    """The rows to train on and to validate on (None: none), in the columns of `encoded.SCHEMAS`.
 
     `state` names the files as they were when they were read.
     """
@@ -69,11 +70,11 @@ def prepare(
         held, hashes = _validation(section, validation, encoder, report, max_length, progress, folder, method)
     source, state = _opened(dataset, method, section)
     report.sha256 = source.sha256(progress)
-    wanted = _wanted(section, kinds, max_length)
+    wanted = _wanted(section, kinds, max_length, method)
     judge = Judge(layouts_of(section, source), encoder, wanted)
     report.format = judge.format
     compare = tuple(kind for kind in COMPARED if kind in kinds or (kind == "leak" and validation))
-    with EncodedRows(folder) as rows:
+    with EncodedRows(folder, SHAPES[method]) as rows:
         found = examine(
             source,
             judge,
@@ -108,7 +109,7 @@ def has_changed(dataset: DatasetInput, state: str) -> bool:
         return True
 
 
-def _wanted(section: DatasetSection, kinds: list[str], max_length: int) -> Wanted:
+def _wanted(section: DatasetSection, kinds: list[str], max_length: int, method: str) -> Wanted:
     near = "near_duplicate" in kinds or section.group_duplicates == "near"
     return Wanted(
         system_prompt=section.system_prompt,
@@ -116,6 +117,7 @@ def _wanted(section: DatasetSection, kinds: list[str], max_length: int) -> Wante
         kinds=tuple(kinds),
         shingles=near,
         tokens=True,
+        shape=SHAPES[method],
         stratum=section.stratify_by,
     )
 
@@ -145,16 +147,19 @@ def _validation(
     """The rows of a validation dataset of its own, and their hashes."""
     source, state = _opened(dataset, method, section)
     report.validation_sha256 = source.sha256(progress)
-    wanted = Wanted(section.system_prompt, max_length, (), tokens=True)
+    shape = SHAPES[method]
+    wanted = Wanted(section.system_prompt, max_length, (), tokens=True, shape=shape)
     judge = Judge(layouts_of(section, source), encoder, wanted)
-    with EncodedRows(folder / "held" if folder else None) as rows:
+    with EncodedRows(folder / "held" if folder else None, shape) as rows:
         found = examine(source, judge, compare=(), sink=rows.add, text=READING_HELD, progress=progress)
         _check_unchanged(dataset, state)
         report.validation_unusable = _unusable(found)
         report.validation = len(found.usable)
         if not report.validation:
             raise DataError(f"The validation dataset has 0 usable rows of {found.rows}.", "Look at it in the Data tab.")
-        return rows.choose(np.ones(report.validation, np.bool_), "validation"), found.usable.hashes
+        every = np.ones(report.validation, np.bool_)
+        report.validation = int(rows.each.sum())
+        return rows.choose(every, "validation"), found.usable.hashes
 
 
 def _unusable(found: Examined) -> dict[str, dict[str, Any]]:
@@ -169,15 +174,18 @@ def _tell(report: DataReport, found: Examined) -> None:
 
 
 def _tell_tokens(report: DataReport, rows: EncodedRows, used: np.ndarray, membership: Membership) -> None:
-    report.train, validation, report.test = membership.sizes
-    report.validation = validation or report.validation
-    trained = np.zeros(len(used), np.bool_)
-    trained[np.flatnonzero(used)[membership.part == TRAIN]] = True
+    part = np.full(len(used), 255, np.uint8)
+    part[used] = membership.part
+    sizes = [int(rows.each[part == each].sum()) for each in range(3)]
+    report.train, report.test = sizes[TRAIN], sizes[TEST]
+    report.validation = sizes[VALIDATION] or report.validation
+    report.pairs_parted = int(np.count_nonzero(rows.each[used] == 2))
+    trained = part == TRAIN
     report.cut = int(np.count_nonzero(rows.lost[used]))
     report.tokens_lost = int(rows.lost[used].sum())
     report.tokens = int(rows.lengths[trained].sum())
     report.loss_tokens = int(rows.loss[trained].sum())
-    report.longest = int(rows.lengths[used].max())
+    report.longest = int(rows.longest[used].max())
 
 
 def _nothing_left(found: Examined, report: DataReport, max_length: int) -> Exception:

@@ -25,7 +25,8 @@ class DataReport:
     `usable` rows have no error; of these, `excluded_rows` were left out as the config asks, and the others went to
     train, validation and test (whose positions are in split.npz). `unusable` and `excluded` map a kind of problem to
     its count, its first line numbers and, for errors, the reason; a row may be excluded for several. `cut` and
-    `tokens_lost` are of the rows that are used; `tokens` and `loss_tokens` of train.
+    `tokens_lost` are of the rows that are used; `tokens` and `loss_tokens` of train. `pairs_parted` pairs of answers
+    became two rows each, which train, validation and test count.
     """
 
     format: str = ""
@@ -43,6 +44,7 @@ class DataReport:
     loss_tokens: int = 0
     longest: int = 0
     leaks: int = 0
+    pairs_parted: int = 0
     validation_sha256: str = ""
     unusable: dict[str, dict[str, Any]] = field(default_factory=dict)
     excluded: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -62,6 +64,9 @@ class DataReport:
             have = "row has" if self.cut == 1 else "rows have"
             was = "was" if self.cut == 1 else "were"
             yield f"{self.cut} {have} over {max_length} tokens and {was} cut; {self.tokens_lost} tokens are lost."
+        if self.pairs_parted:
+            each = "1 pair of answers" if self.pairs_parted == 1 else f"{self.pairs_parted} pairs of answers"
+            yield f"{each} became two rows each: the better answer a good one, the worse a bad one."
         if self.leaks and "leak" not in self.excluded:
             stand = "row stands" if self.leaks == 1 else "rows stand"
             yield f"{self.leaks} {stand} in the validation rows too, so the validation loss flatters."

@@ -338,7 +338,13 @@ def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
 
 def plainly(verdict: Verdict) -> dict[str, Any]:
     fields = vars(verdict)
-    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+    return {name: _listed(value) for name, value in fields.items()}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_listed(one) for one in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def test_other_processes_come_to_the_same_verdicts(tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ def test_a_validation_dataset_without_a_usable_row_is_refused(dataset: MakeDatas
     [
         ({"prompt": "Which?", "chosen": "This.", "rejected": "That."}, "studio data convert"),
         ({"prompt": "Which?", "completion": "This.", "label": True}, "studio data convert"),
-        ({"prompt": "Which?"}, "another dataset"),
+        ({"prompt": "Which?"}, "dataset with answers"),
     ],
     ids=["preference", "unpaired", "prompt only"],
 )
