@@ -8,6 +8,7 @@ the tests' affair.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import warnings
@@ -78,12 +79,11 @@ def timed(config: RunConfig, folder: Path) -> tuple[float, int]:
     folder.mkdir(parents=True)
     job.run_config.write_text(config_to_yaml(config), encoding="utf-8")
     job.inputs.write_text(resolve_inputs(config, "a run")[1].to_json(), encoding="utf-8")
-    if run_job(folder):
-        raise RuntimeError(job.log.read_text() if job.log.is_file() else "the run failed")
-    told = Progress()
+    code, told = run_job(folder), Progress()
     for event in EventTail(job.events).read():
         told.fold(event)
-    assert told.ended is not None
+    if code or told.ended is None:
+        raise RuntimeError(told.ended.cause if told.ended else "the run failed")
     return float(told.ended.result["seconds"]), told.step
 
 
@@ -94,6 +94,7 @@ def main(_names: list[str]) -> int:
 
     print(f"{'switch':<34}{'off':>22}{'on':>22}")
     with tempfile.TemporaryDirectory(prefix="studio-switches-") as place:
+        os.environ["STUDIO_HOME"] = str(Path(place) / "home")
         model = make_tiny_model(Path(place) / "model", "llama", **WIDE)
         for number, switch in enumerate(SWITCHES):
             rows = _rows(Path(place), switch.case.kind)
